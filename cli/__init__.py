@@ -1,0 +1,1 @@
+"""What an operator types and sees: Typer, rich and the environment live only here."""

@@ -1,0 +1,1 @@
+"""What each job is, and the engine that runs any of them. No SDK, no SQL, no printing."""

@@ -1,0 +1,1 @@
+"""Runs any job: pages, pace, money, journal, books. It imports no job."""

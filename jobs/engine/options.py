@@ -1,0 +1,32 @@
+"""How the operator wants this run to go: plain values, decided by the command line and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from queries.ledger import Ceilings
+from queries.table import Redo, Slice
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    dry_run: bool = False
+    yes: bool = False
+    fresh: bool = False
+    limit: int | None = None
+    where: tuple[tuple[str, str], ...] = ()
+    slice: Slice = Slice()
+    redo: Redo | None = None
+    retry_failed: bool = False
+    abandon_journal: bool = False
+    allow_triggers: tuple[str, ...] = ()
+    concurrency: int | None = None
+    db_load: float = 0.25
+    ceilings: Ceilings = Ceilings()
+    max_runtime_s: float | None = None
+    max_outage_s: float = 600.0
+    call_timeout_s: float = 60.0
+    grace_s: float = 5.0
+    min_characters: int = 50
+    min_words: int = 10
+    error_on_nothing: bool = False

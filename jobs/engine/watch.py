@@ -1,0 +1,66 @@
+"""What the engine tells whoever watches it. A watcher that fails never stops the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jobs.engine.books import Books
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is about to do, shown before anything is paid. Totals are estimates and say so."""
+
+    job: str
+    target: str
+    table: str
+    where: str
+    model: str
+    provider: str
+    cells: tuple[str, ...]
+    pending_counted: int
+    pending_is_floor: bool
+    pending_estimate: int | None
+    estimate_usd: float
+    sampled_rows: int
+    tokens_in_per_row: float
+    rewrite_bytes: int
+    last_time: int | None
+    triggers: tuple[str, ...]
+    new_triggers: tuple[str, ...]
+    ceilings: str
+    samples: tuple[tuple[str, str], ...] = ()
+    would_skip: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    standing: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where the run stands now; cheap enough to take ten times a second."""
+
+    phase: str  # preflight, replay, canary, running, waiting, draining, done
+    books: Books
+    in_flight: int
+    per_min: float
+    bound_by: str
+    spent_usd: float
+    possibly_usd: float
+    ceiling_usd: float | None
+    total_estimate: int | None
+    seconds: float
+    waiting_for: str = ""
+    last_text: tuple[str, str] | None = None
+
+
+class Watcher(Protocol):
+    def plan(self, plan: Plan) -> None: ...
+
+    async def confirm(self, plan: Plan, why: str) -> bool:
+        """Asks the operator; False where there is nobody to ask."""
+        ...
+
+    def notice(self, text: str) -> None: ...
+
+    def progress(self, snapshot: Snapshot) -> None: ...

@@ -1,0 +1,107 @@
+"""What the engine knows of a table: names, keys, conditions, rows and pages. No SQL stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Key = tuple[str, ...]
+Op = Literal["is null", "is not null", "=", "<>", "<", ">"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    column: str
+    op: Op
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Rows of another table that belong to each row and are read with it, in order."""
+
+    table: str
+    on: str
+    columns: tuple[str, ...]
+    order_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table as one target uses it. `cells[0]` is the cell whose value is the proof of being done."""
+
+    table: str
+    key: tuple[str, ...]
+    read: tuple[str, ...]
+    cells: tuple[str, ...]
+    pending: tuple[Condition, ...]
+    filters: tuple[str, ...] = ()
+    joined: Joined | None = None
+    schema: str = "public"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Keys above `above` (exclusive) up to `upto` (inclusive); None is open."""
+
+    above: Key | None = None
+    upto: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """Rows that have a value, but an old one: by the model or prompt that wrote it, or edited since."""
+
+    by: Literal["model", "prompt", "edited"]
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One candidate as it was read. `guard` is the database's own hash of what was read."""
+
+    key: Key
+    guard: str
+    values: Mapping[str, Any]
+    was: Mapping[str, str | None]
+    joined: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """One keyset page of candidates, in key order."""
+
+    spec: TableSpec
+    target: str
+    fingerprint: str
+    above: Key | None
+    upto: Key | None
+    limit: int
+    where: tuple[tuple[str, str], ...] = ()
+    redo: Redo | None = None
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacts:
+    type: str
+    not_null: bool
+    selectable: bool
+    updatable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """What the catalogs say of a table, as the connected role sees it."""
+
+    columns: Mapping[str, ColumnFacts]
+    unique_keys: tuple[tuple[str, ...], ...]
+    row_security: bool
+    role: str
+    bypasses_row_security: bool
+    has_update_policy: bool
+    triggers: tuple[str, ...]
+    publications: tuple[str, ...]
+    estimated_rows: int
+    pending_index: bool
