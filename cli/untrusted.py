@@ -1,0 +1,46 @@
+"""The one door for text that is not ours: titles, answers, and the words of services."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+# Bidirectional controls can make a line read as something else (CVE-2021-42574); tags and fillers hide text.
+_HIDES = frozenset("\u061c\u115f\u1160\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u2060\u3164\ufeff\uffa0") | {
+    *(chr(code) for code in range(0x202A, 0x202F)),
+    *(chr(code) for code in range(0x2066, 0x206A)),
+    *(chr(code) for code in range(0xE0000, 0xE0080)),
+}
+
+
+def clean(value: object, at_most: int = 200) -> str:
+    """One printable line: no control characters of either set, no direction marks, no lone surrogates."""
+    text = str(value)[: at_most * 4]
+    kept = "".join(" " if char.isspace() else char for char in text if _is_shown(char))
+    line = " ".join(kept.split())
+    return line if len(line) <= at_most else line[: at_most - 1] + "…"
+
+
+def _is_shown(char: str) -> bool:
+    if char in "\t\n\r":
+        return True
+    return char not in _HIDES and unicodedata.category(char) not in ("Cc", "Cs", "Cn", "Co")
+
+
+def inert(value: object, at_most: int = 200, style: str = "") -> Text:
+    """The same as rich text: never markup, whatever brackets it holds."""
+    from rich.text import Text
+
+    return Text(clean(value, at_most), style=style, no_wrap=True, overflow="ellipsis", end="")
+
+
+def clean_json(value: Any) -> Any:
+    """JSON for machines keeps every character, escaped; only what is not a plain value becomes text."""
+    if isinstance(value, dict):
+        return {str(name): clean_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean_json(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
