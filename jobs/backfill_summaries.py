@@ -1,0 +1,83 @@
+"""backfill-summaries: one or two sentences for every row that has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from jobs import content, targets
+from jobs.engine.job import Ask, Bad, Good, Means, Skip
+from jobs.targets import Target
+from queries.chat import ChatAnswer, ChatRequest
+from queries.table import Row
+
+_LABELS = {"channel_name": "Channel", "visual_summary": "Seen", "transcript_segment": "Said"}
+_CUT_MARK = "\n[cut here: the text is longer than the model's window]"
+_LONGER = 3  # times the completion limit for the one retry after `length`
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillSummaries:
+    name: str = "backfill-summaries"
+    summary: str = "Write a short summary into every row that has none."
+    example: str = "catchup backfill-summaries --dry-run"
+    targets: tuple[Target, ...] = tuple(t for t in targets.DEFAULTS if t.job == "backfill-summaries")
+
+    def prepare(self, row: Row, means: Means) -> Ask | Skip:
+        text = _describe(row, means.target)
+        limits = means.options
+        reason = content.why_not_worth_asking(_body(row, means.target), limits.min_characters, limits.min_words)
+        if reason:
+            return Skip(row, reason)
+        most_out = min(means.target.max_completion_tokens, means.price.max_output)
+        room = means.price.window - most_out * _LONGER - means.tokens.count_chat(means.target.prompt, _CUT_MARK)
+        notes: tuple[str, ...] = ()
+        if means.tokens.count(text) > room:
+            text, notes = means.tokens.cut(text, room) + _CUT_MARK, ("cut",)
+        request = ChatRequest(means.model, means.target.prompt, text, most_out)
+        return Ask((row,), request, means.tokens.count_chat(request.system, request.user), notes)
+
+    def judge(self, ask: Ask, answer: ChatAnswer, means: Means) -> list[Good | Bad]:
+        row, source = ask.rows[0], ask.request.user
+        if answer.refusal:
+            return [Bad(row, "refusal", answer.refusal)]
+        if answer.finish_reason == "content_filter":
+            return [Bad(row, "content filter")]
+        if answer.finish_reason == "length":
+            return [Bad(row, "cut off by its length limit", again=_ask_for_more(ask, means))]
+        text = content.contain(answer.text or "", source, means.target.max_characters)
+        reason = content.why_not_worth_storing(text, source, ask.request.system)
+        return [Bad(row, reason, text)] if reason else [Good(row, text)]
+
+
+def _ask_for_more(ask: Ask, means: Means) -> Ask | None:
+    """The same question with a higher limit, once."""
+    most_out = min(means.target.max_completion_tokens * _LONGER, means.price.max_output)
+    if ask.request.max_completion_tokens >= most_out:
+        return None
+    return replace(ask, request=replace(ask.request, max_completion_tokens=most_out))
+
+
+def _describe(row: Row, target: Target) -> str:
+    """Title and channel on lines of their own, then the long text: one row, and nothing of any other."""
+    lines = []
+    for column in target.text:
+        value = content.clean(str(row.values.get(column) or ""))
+        if value and column == target.text[-1]:
+            lines.append(f"\n{value}")
+        elif value:
+            lines.append(f"{_LABELS.get(column, column.replace('_', ' ').capitalize())}: {value}")
+    for number, part in enumerate(row.joined, start=1):
+        said = [f"{_LABELS.get(name, name)}: {content.clean(str(value))}" for name, value in part.items() if value]
+        if said:
+            lines.append(f"Scene {number}. " + " ".join(said))
+    return "\n".join(lines)
+
+
+def _body(row: Row, target: Target) -> str:
+    """What must be long enough to be worth a call: all of the row's own words, without our labels."""
+    own = [str(row.values.get(column) or "") for column in target.text if column != "channel_name"]
+    joined = [str(value) for part in row.joined for value in part.values() if value]
+    return "\n".join([*own, *joined])
+
+
+JOB = BackfillSummaries()

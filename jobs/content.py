@@ -1,0 +1,81 @@
+"""What may be asked about and what may be stored: checks on texts, before and after the money."""
+
+from __future__ import annotations
+
+import re
+
+_REFUSAL = re.compile(
+    r"^\W*(i['’]?m sorry|i am sorry|sorry, (but )?i|i can(['’]t|not) (help|assist|provide|summari[sz]e|comply|do)|"
+    r"i['’]?m (unable|not able) to|i am (unable|not able) to|as an ai\b|unfortunately, i (can|am)|"
+    r"i (do not|don['’]t) have (enough|sufficient|access)|there is (no|not enough) (information|content|description))",
+    re.IGNORECASE,
+)
+_LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_CLOSING = ".,;:!?"
+_CONTROL_SHARE_MOST = 0.05
+# control characters but newline and tab, lone surrogates, and the characters that change the direction of text
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def clean(text: str) -> str:
+    """Text a database and a terminal can both hold: no NUL, surrogate, control or direction-changing character."""
+    return _UNSAFE.sub("", text).strip()
+
+
+def why_not_worth_asking(text: str, min_characters: int, min_words: int) -> str:
+    """The reason to skip this content unasked; empty when it is fine."""
+    if not text.strip():
+        return "empty"
+    if is_binary(text):
+        return "binary"
+    if len(text.strip()) < min_characters:
+        return f"under {min_characters} characters"
+    if len(text.split()) < min_words and not _is_unspaced(text):
+        return f"under {min_words} words"
+    return ""
+
+
+def is_binary(text: str) -> bool:
+    """Bytes that were once forced into a text column: control or replacement characters, or base64 by the yard."""
+    head = text[:4096]
+    odd = sum(1 for c in head if (c < " " and c not in "\n\r\t") or c == "\ufffd" or "\x7f" <= c <= "\x9f")
+    if odd > _CONTROL_SHARE_MOST * len(head):
+        return True
+    return len(head) >= 200 and re.fullmatch(r"[A-Za-z0-9+/=\r\n]+", head) is not None and max(map(len, head.split())) > 60
+
+
+def _is_unspaced(text: str) -> bool:
+    """Chinese, Japanese and Thai write without spaces: their words cannot be counted by them."""
+    letters = [c for c in text if c.isalpha()]
+    wide = sum(1 for c in letters if "\u0e00" <= c <= "\u0e7f" or "\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7af")
+    return bool(letters) and wide > 0.5 * len(letters)
+
+
+def why_not_worth_storing(answer: str, source: str, prompt: str) -> str:
+    """The reason this answer is no result; empty when it may be stored."""
+    if not answer.strip() or not any(c.isalnum() for c in answer):
+        return "empty answer"
+    if _REFUSAL.search(answer):
+        return "refusal"
+    if _is_echo(answer, prompt):
+        return "echo of the prompt"
+    if len(source) > 400 and len(answer) > 0.9 * len(source):
+        return "echo of the input"
+    return ""
+
+
+def _is_echo(answer: str, prompt: str) -> bool:
+    said, asked = " ".join(answer.lower().split()), " ".join(prompt.lower().split())
+    if len(said) < 20:
+        return False
+    return said in asked or asked[:60] in said
+
+
+def contain(answer: str, source: str, most: int) -> str:
+    """Keeps an obedient model harmless: plain text of bounded length, no markup, no address the source lacks."""
+    text = _TAG.sub("", clean(answer))
+    known = {link.rstrip(_CLOSING) for link in _LINK.findall(source)}
+    text = _LINK.sub(lambda found: found.group() if found.group().rstrip(_CLOSING) in known else "", text)
+    text = re.sub(r"[ \t]{2,}", " ", text).strip()
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0].rstrip(" ,;:") + "…"

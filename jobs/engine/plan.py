@@ -1,0 +1,138 @@
+"""What a run is about to do and what it may cost, from a sample: shown by a dry run, asked about when large."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jobs.engine.job import Ask, Job, Means, Skip
+from jobs.engine.options import Options
+from jobs.engine.watch import Plan
+from queries.errors import Misconfigured
+from queries.ledger import Ledger
+from queries.table import PageQuery, Row, TableFacts
+
+BLAST_ROWS = 1_000
+BLAST_TIMES = 10
+_SAMPLE = 200
+_TUPLE_BYTES = 40  # a heap tuple's header and line pointer: what an UPDATE writes beside the values
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    rows: int
+    is_floor: bool
+
+
+async def count(ledger: Ledger, query: PageQuery, options: Options, last_time: int | None) -> Counted:
+    """Reads at most one key more than the guard needs: no exact count of anything, on any road."""
+    most = blast_rows(last_time)
+    at_most = most + 1 if options.limit is None else min(options.limit, most + 1)
+    rows = await ledger.count_up_to(query, at_most)
+    return Counted(rows, rows > most)
+
+
+def blast_rows(last_time: int | None) -> int:
+    """Over a thousand rows, or ten times what this target did last time."""
+    return BLAST_ROWS if not last_time else min(BLAST_ROWS, last_time * BLAST_TIMES)
+
+
+def why_confirm(plan: Plan, options: Options) -> str:
+    """The sentence that makes this run worth a question; empty when it is small."""
+    limit = blast_rows(plan.last_time)
+    if options.limit is not None and options.limit <= limit:
+        return ""
+    if plan.pending_counted <= limit:
+        return ""
+    if plan.last_time and limit < BLAST_ROWS:
+        return f"this is more than {BLAST_TIMES} times the {plan.last_time:,} rows this target did last time"
+    return f"this is more than {BLAST_ROWS:,} rows"
+
+
+def refuse_new_triggers(plan: Plan, options: Options) -> None:
+    unknown = sorted(set(plan.new_triggers) - set(options.allow_triggers))
+    if unknown:
+        raise Misconfigured(
+            f"the table has a trigger or publication that was not there last time: {', '.join(unknown)}",
+            fix="every written row would fire it; if that is meant: " + " ".join(f"--allow-triggers {n}" for n in unknown),
+        )
+
+
+async def sample(ledger: Ledger, query: PageQuery, options: Options) -> list[Row]:
+    """The first rows in key order: small plans are exact, large ones are estimates and say so."""
+    wanted = min(options.limit or BLAST_ROWS, BLAST_ROWS if options.dry_run else _SAMPLE)
+    rows: list[Row] = []
+    above = query.above
+    while len(rows) < wanted:
+        page = await ledger.page(replace(query, above=above, limit=min(_SAMPLE, wanted - len(rows))))
+        if not page:
+            break
+        rows += page
+        above = page[-1].key
+    return rows
+
+
+def build(
+    job: Job,
+    means: Means,
+    rows: Sequence[Row],
+    counted: Counted,
+    *,
+    provider: str,
+    where: str,
+    facts: TableFacts | None,
+    last_time: int | None,
+    known_triggers: Sequence[str] | None,
+    notes: Sequence[str] = (),
+    standing: Sequence[tuple[str, int]] = (),
+    tokens_out_per_row: float | None = None,
+) -> Plan:
+    """Numbers only from what was read; what is guessed is marked as a guess by its field's name."""
+    prepared = [job.prepare(row, means) for row in rows]
+    asks = [ask for ask in prepared if isinstance(ask, Ask)]
+    skips = Counter(skip.reason for skip in prepared if isinstance(skip, Skip))
+    tokens_in = sum(ask.tokens_in for ask in asks)
+    per_row = tokens_in / len(asks) if asks else 0.0
+    out = tokens_out_per_row or 0.4 * means.target.max_completion_tokens
+    share = len(asks) / len(rows) if rows else 0.0
+    pending = max(counted.rows, len(rows))
+    estimate = facts.estimated_rows if facts and counted.is_floor else None
+    for_cost = max(pending, min(estimate, means.options.limit or estimate)) if estimate else pending
+    usd_per_row = means.price.worst_usd(round(per_row), round(out))
+    weight = sum(len(str(value)) for row in rows for value in row.values.values()) / len(rows) if rows else 0.0
+    triggers = (*facts.triggers, *(f"publication {name}" for name in facts.publications)) if facts else ()
+    spec = means.target.spec
+    return Plan(
+        job=job.name,
+        target=means.target.name,
+        table=f"{spec.schema}.{spec.table}",
+        where=where,
+        model=means.model,
+        provider=provider,
+        cells=spec.cells,
+        pending_counted=pending,
+        pending_is_floor=counted.is_floor,
+        pending_estimate=estimate,
+        estimate_usd=for_cost * share * usd_per_row,
+        sampled_rows=len(rows),
+        tokens_in_per_row=per_row,
+        rewrite_bytes=round(for_cost * share * (_TUPLE_BYTES + weight + 4 * out)),
+        last_time=last_time,
+        triggers=tuple(triggers),
+        new_triggers=tuple(t for t in triggers if known_triggers is not None and t not in known_triggers),
+        ceilings=_ceilings(means.options),
+        samples=tuple((" ".join(ask.rows[0].key), ask.request.user) for ask in asks[:3]),
+        would_skip=tuple(skips.most_common()),
+        notes=tuple(notes),
+        standing=tuple(standing),
+    )
+
+
+def _ceilings(options: Options) -> str:
+    named = (
+        ("run", options.ceilings.run_usd),
+        ("hour", options.ceilings.hour_usd),
+        ("day", options.ceilings.day_usd),
+    )
+    return ", ".join(f"${usd:.2f} a {name}" for name, usd in named if usd is not None) or "none"

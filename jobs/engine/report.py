@@ -1,0 +1,172 @@
+"""From the state of a run to what is said of it: the snapshot while it works, the verdict when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.engine.books import Books
+from jobs.engine.stop import Reason, Stop
+from jobs.engine.verdict import Exit, Money, Verdict
+from jobs.engine.watch import Plan, Snapshot
+from jobs.engine.work import Work
+from queries.errors import CatchupError, LeaseHeld
+from queries.ledger import Hello
+
+if TYPE_CHECKING:
+    from jobs.engine.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    work: Work
+    books: Books
+    stop: Stop
+    session: Session | None
+    plan: Plan | None
+    hello: Hello | None
+    notes: Sequence[str]
+    started: float
+
+
+def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
+    asking, options = session.asking, session.work.options
+    now = session.work.clock.now()
+    since = session.tap_opened_at if session.tap_opened_at is not None else now
+    waiting = asking.database.waiting_for
+    if asking.breaker.is_open:
+        waiting = f"the provider: {asking.breaker.why}"
+    total = None
+    if plan is not None:
+        total = plan.pending_estimate or plan.pending_counted
+        total = min(total, options.limit) if options.limit is not None else total
+    return Snapshot(
+        phase=session.phase,
+        books=session.books,
+        in_flight=len(asking.sending),
+        per_min=60 * session.books.settled() / max(1.0, now - since),
+        bound_by=bound_by(session),
+        spent_usd=asking.budget.spent_usd,
+        possibly_usd=asking.budget.possibly_usd,
+        ceiling_usd=options.ceilings.run_usd,
+        total_estimate=total,
+        seconds=now - session.started,
+        waiting_for=waiting,
+        last_text=asking.last_text,
+    )
+
+
+def bound_by(session: Session) -> str:
+    """What keeps the run from going faster, in an operator's words."""
+    asking = session.asking
+    if asking.database.waiting_for:
+        return "the database"
+    limit = asking.rate.bound_by()
+    if limit:
+        return limit
+    if session.writer.backlog > session.writer.backlog_most / 2:
+        return "database load (--db-load)"
+    if session.slots.in_flight >= session.slots.size:
+        return "concurrency" if session.work.options.concurrency else "the provider's latency"
+    return "reading pages (--db-load)" if session.work.options.db_load < 1 else "reading pages"
+
+
+def verdict_of(ending: Ending) -> Verdict:
+    """The exit code follows from the books first: no stop reason can turn a wrong sum into a success."""
+    session, work = ending.session, ending.work
+    exit_, headline = _judge(ending)
+    budget = session.asking.budget if session else None
+    seconds = work.clock.now() - ending.started
+    tap_s = max(0.001, work.clock.now() - session.tap_opened_at) if session and session.tap_opened_at else seconds
+    return Verdict(
+        run_id=session.opened.run_id if session else "",
+        job=work.job.name,
+        target=work.target.name,
+        model=work.model,
+        where=work.ledger.road.where,
+        exit=exit_,
+        headline=headline,
+        books=ending.books,
+        money=Money(
+            estimate_usd=ending.plan.estimate_usd if ending.plan else 0.0,
+            actual_usd=budget.spent_usd if budget else 0.0,
+            possibly_usd=budget.possibly_usd if budget else 0.0,
+            reserve_usd=budget.idle_usd if budget else 0.0,
+        ),
+        calls=session.asking.tally.calls if session else 0,
+        tokens_in=session.asking.tally.tokens_in if session else 0,
+        tokens_out=session.asking.tally.tokens_out if session else 0,
+        throttled=session.asking.rate.throttled if session else 0,
+        recovered=session.writer.recovered if session else 0,
+        per_min=60 * ending.books.settled() / tap_s if session else 0.0,
+        bound_by=bound_by(session) if session else "",
+        seconds=seconds,
+        stop_reason=ending.stop.why,
+        fix=ending.stop.fix,
+        next_command=_next(ending, exit_),
+        dry_run=work.options.dry_run,
+        pending_beyond=session.pending_beyond if session else False,
+        cells_enforced_by=_enforced_by(ending.hello),
+        notes=tuple(ending.notes),
+        named=tuple(session.named) if session else (),
+    )
+
+
+def refused(ending: Ending, error: CatchupError, reason: Reason) -> Verdict:
+    """A run that ended before, or outside, its session: the reason and the fix, and books that say nothing was done."""
+    ending.stop.ask(reason.exit, error.what, error.fix)
+    verdict = verdict_of(ending)
+    said = f" ({reason.service}: {reason.words})" if reason.words else ""
+    facts = {"held_for_s": round(error.seconds_left)} if isinstance(error, LeaseHeld) else {}
+    return Verdict(**{**_fields(verdict), "headline": error.what + said, "facts": facts})
+
+
+def _fields(verdict: Verdict) -> dict[str, object]:
+    return {name: getattr(verdict, name) for name in Verdict.__dataclass_fields__}
+
+
+def _judge(ending: Ending) -> tuple[Exit, str]:
+    books, stop, session = ending.books, ending.stop, ending.session
+    if not books.balance():
+        off = books.selected - books.settled() - books.to_do
+        return Exit.UNEXPECTED, f"the books do not balance: {off:+d} rows are unaccounted for"
+    if stop.exit is not None:
+        said = f" ({stop.service}: {stop.words})" if stop.words else ""
+        return stop.exit, f"stopped: {stop.why}{said}"
+    if ending.work.options.dry_run:
+        return Exit.DONE, "dry run: nothing was written, nothing was paid"
+    calls = session.asking.tally.calls if session else 0
+    recovered = session.writer.recovered if session else 0
+    if books.selected > books.skipped.total() and calls == 0 and recovered == 0 and not books.failed:
+        return Exit.UNEXPECTED, "there was work and not one call was made"
+    if books.failed or books.changed or books.gone:
+        return Exit.SOME_NAMED, "finished, and the rows named below were not written"
+    if books.selected == 0:
+        nothing = Exit.NOTHING_TO_DO if ending.work.options.error_on_nothing else Exit.DONE
+        return nothing, "nothing to do: no row is pending"
+    beyond = "; more rows are pending beyond this run" if session and session.pending_beyond else ""
+    return Exit.DONE, f"done{beyond}"
+
+
+def _next(ending: Ending, exit_: Exit) -> str:
+    session, command = ending.session, ending.work.command
+    match exit_:
+        case Exit.SOME_NAMED:
+            return f"catchup runs show {session.opened.run_id}" if session else ""
+        case Exit.STOPPED | Exit.SIGINT | Exit.SIGTERM | Exit.BREAKER | Exit.CEILING | Exit.LEASE_HELD:
+            return command
+        case Exit.DONE if session and session.pending_beyond:
+            return command
+        case Exit.DONE if ending.work.options.dry_run:
+            return command.replace(" --dry-run", "")
+        case _:
+            return ""
+
+
+def _enforced_by(hello: Hello | None) -> str:
+    if hello is None:
+        return ""
+    if hello.least_privilege:
+        return f"the database: role {hello.role} can update nothing else"
+    return f"this tool's functions: role {hello.role} could write more"

@@ -1,0 +1,202 @@
+"""One run from start to verdict. Read this file first; every step it names is a file beside it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from jobs.engine import fault_points, plan
+from jobs.engine.books import Books
+from jobs.engine.clock import Clock
+from jobs.engine.database import Database
+from jobs.engine.database_load import DatabaseLoad
+from jobs.engine.opening import Opened, Opening, check_header, check_ledger, check_table, run_params
+from jobs.engine.report import Ending, refused, verdict_of
+from jobs.engine.session import Session
+from jobs.engine.state_dir import StateDir
+from jobs.engine.stop import Stop, explain
+from jobs.engine.verdict import Exit, Verdict
+from jobs.engine.watch import Plan, Snapshot
+from jobs.engine.work import Work
+from queries.errors import CatchupError, Misconfigured
+from queries.ledger import Hello, RunRecord
+from queries.table import PageQuery, TableFacts
+
+_TICK_S = 0.1
+
+
+class Run:
+    """Nothing operational leaves `go` as an exception: every end is a verdict with its exit code."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.stop = Stop()
+        self.books = Books()
+        self.phase = "preflight"
+        self.session: Session | None = None
+        self._started = work.clock.now()
+        load = DatabaseLoad(work.options.db_load, work.clock)
+        self._database = Database(load, work.clock, work.options.max_outage_s)
+        self._means = work.means
+        self._params = run_params(work.target, work.model, work.options)
+        self._fingerprint = work.target.fingerprint(work.model, self._params)
+        self._notes: list[str] = [work.tokens.note] if work.tokens.note else []
+        self._plan: Plan | None = None
+        self._hello: Hello | None = None
+
+    def ask_stop(self, exit_: Exit, why: str) -> None:
+        """No new paid request from now on; what is in flight may finish within the grace."""
+        fault_points.reach("signal.received")
+        self.stop.ask(exit_, why)
+
+    def snapshot(self) -> Snapshot:
+        if self.session is not None:
+            return self.session.snapshot(self._plan)
+        seconds = self.work.clock.now() - self._started
+        limit = self.work.options.ceilings.run_usd
+        return Snapshot(self.phase, self.books, 0, 0.0, "", 0.0, 0.0, limit, None, seconds, self._database.waiting_for)
+
+    async def go(self) -> Verdict:
+        ticker = asyncio.create_task(self._tick())
+        try:
+            return await (self._dry_run() if self.work.options.dry_run else self._run())
+        except CatchupError as error:
+            return refused(self._ending(), error, explain(error))
+        finally:
+            ticker.cancel()
+            fault_points.reach("exit.report")
+
+    async def _tick(self) -> None:
+        options = self.work.options
+        while True:
+            self.work.watcher.progress(self.snapshot())
+            seconds = self.work.clock.now() - self._started
+            if options.max_runtime_s is not None and seconds >= options.max_runtime_s:
+                self.stop.ask(Exit.STOPPED, f"the runtime limit of {options.max_runtime_s:.0f} s is reached")
+            await self.work.clock.sleep(_TICK_S)
+
+    def _ending(self) -> Ending:
+        return Ending(self.work, self.books, self.stop, self.session, self._plan, self._hello, self._notes, self._started)
+
+    # --- dry run -----------------------------------------------------------------------------------------
+
+    async def _dry_run(self) -> Verdict:
+        """Reads only: no ledger row, no lease, no file of ours."""
+        hello = await self._database.insist(lambda: self.work.ledger.hello(self.work.target.spec, self.work.target.name))
+        if hello.schema_version is None:
+            self._notes.append("the ledger is not installed yet: run `catchup migrate` before the real run")
+            self._plan = await plan.before_migrate(self.work.job, self._means, self.work.ledger.road, self.work.chat.name)
+        else:
+            self._hello = hello
+            self._plan = await self._make_plan(await self._facts(), self._query())
+        self.books.selected = self.books.to_do = self._plan.pending_counted
+        self.work.watcher.plan(self._plan)
+        return verdict_of(self._ending())
+
+    # --- real run ----------------------------------------------------------------------------------------
+
+    async def _run(self) -> Verdict:
+        state = StateDir(self.work.state_dir)
+        state.prepare()
+        opening = self._opening(state)
+        home = opening.hold()
+        try:
+            self._hello = await self._database.insist(
+                lambda: self.work.ledger.hello(self.work.target.spec, self.work.target.name)
+            )
+            check_ledger(self._hello, self.work.target)
+            facts = await self._facts()
+            self._notes += check_table(self.work.target, facts)
+            record = await opening.earlier(home)
+            if record is not None and record.fingerprint != self._fingerprint:
+                await self._give_up(opening, record)
+                record = None
+            if record is None and not await self._agreed(facts):
+                raise Misconfigured("not confirmed: nothing was done", fix="say --yes, or a smaller --limit")
+            opened = await opening.take(home, record)
+            if opened.past is not None:
+                check_header(opened.past, opening.place, self.work.target.name)
+            return await self._work_through(opened)
+        finally:
+            state.unlock(opening.lock)
+
+    async def _facts(self) -> TableFacts:
+        return await self._database.insist(lambda: self.work.ledger.facts(self.work.target.spec))
+
+    def _opening(self, state: StateDir) -> Opening:
+        work = self.work
+        return Opening(
+            work.ledger,
+            self._database,
+            state,
+            work.target,
+            work.job.name,
+            self._fingerprint,
+            self._params,
+            work.options,
+            work.ledger.road.where,
+        )
+
+    async def _agreed(self, facts: TableFacts) -> bool:
+        """Shows the plan; asks where the run is large, and refuses where nobody can answer."""
+        self.phase = "planning"
+        self._plan = await self._make_plan(facts, self._query())
+        self.work.watcher.plan(self._plan)
+        plan.refuse_new_triggers(self._plan, self.work.options)
+        why = plan.why_confirm(self._plan, self.work.options)
+        return not why or self.work.options.yes or await self.work.watcher.confirm(self._plan, why)
+
+    async def _make_plan(self, facts: TableFacts, query: PageQuery) -> Plan:
+        work, ledger = self.work, self.work.ledger
+        last = await self._database.insist(lambda: ledger.last_finished(work.target.name))
+        last_time = sum(last.books.get(name, 0) for name in ("wrote", "failed", "skipped")) if last else None
+        counted = await self._database.insist(lambda: plan.count(ledger, query, work.options, last_time))
+        rows = await self._database.insist(lambda: plan.sample(ledger, query, work.options))
+        standing = await self._database.insist(lambda: ledger.standing(work.target.name, self._fingerprint))
+        known = last.params.get("triggers") if last else None
+        self._params["triggers"] = [*facts.triggers, *(f"publication {name}" for name in facts.publications)]
+        return plan.build(
+            work.job,
+            self._means,
+            rows,
+            counted,
+            provider=work.chat.name,
+            where=ledger.road.where,
+            facts=facts,
+            last_time=last_time,
+            known_triggers=known,
+            notes=self._notes,
+            standing=tuple(standing.items()),
+        )
+
+    def _query(self) -> PageQuery:
+        options = self.work.options
+        return PageQuery(
+            spec=self.work.target.spec,
+            target=self.work.target.name,
+            fingerprint=self._fingerprint,
+            above=options.slice.above,
+            upto=options.slice.upto,
+            limit=1,
+            where=options.where,
+            redo=options.redo,
+            retry_failed=options.retry_failed,
+        )
+
+    async def _give_up(self, opening: Opening, record: RunRecord) -> None:
+        """--fresh over a different run: what that one paid for is stored first, then it is closed."""
+        opened = await opening.take(opening.state.home(opening.lock), record)
+        session = Session(self.work, self._database, self.stop, opened, self._query(), Books())
+        await session.replay_only()
+        await session.close_given_up("given up by --fresh")
+
+    async def _work_through(self, opened: Opened) -> Verdict:
+        self.session = session = Session(
+            self.work, self._database, self.stop, opened, self._query(), self.books
+        )
+        if opened.record is not None:
+            self.work.watcher.notice(session.going_on())
+        try:
+            await session.run()
+        finally:
+            await session.end()
+        return verdict_of(self._ending())

@@ -1,0 +1,62 @@
+"""Walks a slice of a target page by page: keyset only, and only an empty page ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from jobs.engine import fault_points
+from jobs.engine.clock import Clock
+from jobs.engine.database import Database
+from jobs.engine.database_load import PieceSize
+from queries.errors import StatementTimeout
+from queries.ledger import Ledger
+from queries.table import Key, PageQuery, Row
+
+_FIRST_PAGE = 50
+
+
+class Scan:
+    """One page ahead of the work, sized by what the rows weigh and how fast the database answers."""
+
+    def __init__(self, ledger: Ledger, database: Database, query: PageQuery, clock: Clock) -> None:
+        self._ledger = ledger
+        self._database = database
+        self._query = query
+        self._clock = clock
+        self._size = PieceSize(start=_FIRST_PAGE, most=1_000)
+        self.pages = 0
+
+    async def page(self, above: Key | None) -> list[Row]:
+        """The next page, in as many attempts and as small as the database needs."""
+        while True:
+            asked = self._size.rows
+            query = replace(self._query, above=above, limit=asked)
+            started = self._clock.now()
+            try:
+                rows = await self._database.insist(lambda query=query: self._ledger.page(query), shrinks=True)  # type: ignore[misc]
+            except StatementTimeout as timeout:
+                if not self._size.timed_out():
+                    timeout.fix = "create the partial index that `catchup migrate --print` suggests"
+                    raise
+                continue
+            fault_points.reach("page.read")
+            self.pages += 1
+            weight = sum(_weight(row) for row in rows)
+            self._size.worked(len(rows), self._clock.now() - started, weight)
+            return rows
+
+    async def pages_from(self, above: Key | None) -> AsyncIterator[list[Row]]:
+        ahead = asyncio.ensure_future(self.page(above))
+        try:
+            while rows := await ahead:
+                ahead = asyncio.ensure_future(self.page(rows[-1].key))
+                yield rows
+        finally:
+            ahead.cancel()
+
+
+def _weight(row: Row) -> int:
+    return len(json.dumps([row.values, row.joined], default=str))

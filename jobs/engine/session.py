@@ -1,0 +1,372 @@
+"""A run that holds its lease: replay, canary, the tap, the drain. All state of the work in progress is here."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import traceback
+from collections import Counter
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import replace
+from typing import Any, Literal
+
+from jobs.engine import fault_points
+from jobs.engine.asking import Asking, Stopped
+from jobs.engine.books import Books
+from jobs.engine.breaker import Breaker
+from jobs.engine.budget import Budget
+from jobs.engine.checkpoint import Checkpoint
+from jobs.engine.collapse import Collapse
+from jobs.engine.concurrency import Slots
+from jobs.engine.database import Database
+from jobs.engine.job import Ask, Skip
+from jobs.engine.lease import LeaseKeeper
+from jobs.engine.opening import Opened
+from jobs.engine.rate_limit import RateLimit
+from jobs.engine.replay import replay
+from jobs.engine.report import snapshot_of
+from jobs.engine.scan import Scan
+from jobs.engine.stop import Stop
+from jobs.engine.verdict import Exit, Named
+from jobs.engine.watch import Plan, Snapshot
+from jobs.engine.work import Work
+from jobs.engine.write_back import BACKLOG_MOST, Entry, WriteBack
+from queries.errors import CatchupError, Misconfigured
+from queries.ledger import Lump, RowVerdict, WriteBatch
+from queries.table import PageQuery, Row
+
+_CANARIES_MOST = 5
+_CRASHES_MOST = 3
+_SAME_BUGS_MOST = 3
+_NAMED_MOST = 200
+_LAST_FLUSH_S = 30.0  # when the work is done; after a signal there is less
+
+
+class Session:
+    """Owns the tasks of one process's part of a run; every exit leaves the books balanced."""
+
+    def __init__(
+        self, work: Work, database: Database, stop: Stop, opened: Opened, query: PageQuery, books: Books
+    ) -> None:
+        clock, options = work.clock, work.options
+        self.work, self.opened, self.books, self.stop = work, opened, books, stop
+        record = opened.record
+        start = record.checkpoint if record and not options.fresh else query.above
+        self.query = replace(query, upto=record.upper if record and record.upper else query.upto)
+        self.checkpoint = Checkpoint(start)
+        self.phase = "running"
+        self.named: list[Named] = []
+        self.pending_beyond = False
+        self.admitted = 0
+        self._bugs: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.started = clock.now()
+        self.tap_opened_at: float | None = None
+        self._scan = Scan(work.ledger, database, self.query, clock)
+        self.slots = Slots(options.concurrency)
+        self.keeper = LeaseKeeper(work.ledger, opened.lease, clock, self._cancelled, stop.ask_for)
+        self._template = WriteBatch(
+            write_id="",
+            run_id=opened.run_id,
+            generation=opened.lease.generation,
+            target=work.target.name,
+            fingerprint=query.fingerprint,
+            spec=work.target.spec,
+            model=work.model,
+            prompt_hash=work.target.prompt_hash if work.target.keep_provenance else "",
+        )
+        self.writer = WriteBack(
+            ledger=work.ledger,
+            database=database,
+            journal=opened.journal,
+            checkpoint=self.checkpoint,
+            books=books,
+            clock=clock,
+            template=self._template,
+            on_named=self._name,
+            on_cancel=self._cancelled,
+            unconfirmed=self._unconfirmed,
+        )
+        spent = record.spent_usd + record.possibly_usd if record else 0.0
+        self.asking = Asking(
+            job=work.job,
+            means=work.means,
+            chat=work.chat,
+            clock=clock,
+            journal=opened.journal,
+            writer=self.writer,
+            books=books,
+            budget=Budget(options.ceilings, self._take_lump, spent),
+            rate=RateLimit(clock),
+            slots=self.slots,
+            breaker=Breaker(clock, options.max_outage_s),
+            database=database,
+            collapse=Collapse(),
+            stop=stop,
+            may_pay=self.keeper.may_pay,
+        )
+        self._database = database
+        self._background: list[asyncio.Task[None]] = []
+        self.is_ending = False
+        self.is_closed = False
+
+    # --- the work ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs until the scan is empty, the limit is reached, or something asks to stop."""
+        self.keeper.confirmed_at = self.work.clock.now()
+        self._spawn(self.keeper.keep())
+        feed = asyncio.create_task(self._feed())
+        asked = asyncio.create_task(self.stop.asked.wait())
+        await asyncio.wait({feed, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not feed.done():
+            feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+        if not feed.cancelled() and (error := feed.exception()) is not None:
+            self._end_by(error)
+        if self.stop.is_asked:
+            await self._drain()
+
+    async def _feed(self) -> None:
+        await self.replay_only()
+        self.phase = "canary"
+        rows = self._rows()
+        try:
+            if await self._canary(rows):
+                self.phase = "running"
+                self.tap_opened_at = self.work.clock.now()
+                self._spawn(self.writer.run())
+                await self._tap(rows)
+        finally:
+            await rows.aclose()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def replay_only(self) -> None:
+        """What an earlier process paid for is stored before anything new is asked."""
+        if self.opened.past is not None:
+            self.phase = "replaying the journal"
+            await replay(self.opened.past, self.writer, self.books, self._template)
+
+    async def _rows(self) -> AsyncGenerator[Row, None]:
+        """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
+        known = self.opened.past.confirmed if self.opened.past else frozenset()
+        async for page in self._scan.pages_from(self.checkpoint.key):
+            rows = [row for row in page if row.key not in known]
+            self.checkpoint.opened(row.key for row in rows)
+            for row in rows:
+                yield row
+
+    async def _canary(self, rows: AsyncGenerator[Row, None]) -> bool:
+        """One row paid, written and read back before the tap opens; a content failure passes on to the next."""
+        tried = 0
+        async for row in rows:
+            if self._limit_reached():
+                self.pending_beyond = True
+                return False
+            ask = self._select(row)
+            if ask is None:
+                continue
+            tried += 1
+            await self._one(ask)
+            await self.writer.flush()
+            if self.stop.is_asked:
+                return False
+            if self.writer.last_written == row.key:
+                await self._read_back(row)
+                return True
+            self._refuse_unwritable(row)
+            if tried >= _CANARIES_MOST:
+                raise Misconfigured(
+                    f"none of the first {tried} rows gave a text that could be stored; nothing more was paid",
+                    fix="the reasons are named: look at the prompt, the model and these rows",
+                )
+        return False
+
+    async def _read_back(self, row: Row) -> None:
+        fault_points.reach("verify.before")
+        spec = self.work.target.spec
+        cells = await self._database.insist(lambda: self.work.ledger.read_back(spec, [row.key]))
+        if not cells.get(row.key, {}).get(spec.cells[0]):
+            raise Misconfigured(
+                f"row {' '.join(row.key)} was confirmed as written, but reading it back shows nothing",
+                fix="a trigger or rule may undo the write; nothing more was paid",
+            )
+
+    def _refuse_unwritable(self, row: Row) -> None:
+        last = self.named[-1] if self.named else None
+        if last and last.key == " ".join(row.key) and last.state == "changed" and last.reason == "hidden":
+            raise Misconfigured(
+                f"the update of row {last.key} affected 0 rows although nothing had changed it",
+                fix="row level security hides it, or the key is wrong: use service_role or a role with a policy",
+            )
+
+    async def _tap(self, rows: AsyncGenerator[Row, None]) -> None:
+        async for row in rows:
+            if self._limit_reached():
+                self.pending_beyond = True
+                return
+            ask = self._select(row)
+            if ask is None:
+                continue
+            while self.writer.backlog > BACKLOG_MOST:
+                await self.work.clock.sleep(0.05)
+            await self.slots.take()
+            task = asyncio.create_task(self._one(ask, takes_slot=True))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _limit_reached(self) -> bool:
+        limit = self.work.options.limit
+        return limit is not None and self.admitted >= limit
+
+    def _select(self, row: Row) -> Ask | None:
+        """Content checks, with the row named on disk meanwhile: if its text kills us, we will know which it was."""
+        self.books.selected += 1
+        crashes = self.opened.past.crashes.get(row.key, 0) if self.opened.past else 0
+        if crashes >= _CRASHES_MOST:
+            self._except(row, "failed", "crashed the process", f"{crashes} times while its text was being read")
+            return None
+        self.opened.journal.mark(row.key)
+        try:
+            item = self.work.job.prepare(row, self.work.means)
+        except Exception as bug:  # noqa: BLE001  # one odd row must not stop the run; it is named, not hidden
+            self._note_bug(bug)
+            self._except(row, "failed", "internal error", f"{type(bug).__name__} while reading its text")
+            return None
+        finally:
+            self.opened.journal.mark(None)
+        if isinstance(item, Skip):
+            self._except(row, "skipped", item.reason, item.detail)
+            return None
+        self.admitted += 1
+        return item
+
+    def _except(self, row: Row, state: Literal["failed", "skipped"], reason: str, detail: str) -> None:
+        verdict = RowVerdict(row.key, row.guard, state, reason, detail)
+        self.writer.put(Entry(row.key, row.guard, verdict=verdict))
+
+    async def _one(self, ask: Ask, *, takes_slot: bool = False) -> None:
+        """One request to its end; whatever ends it early leaves its rows to do."""
+        try:
+            await self.asking.ask(ask)
+        except (Stopped, asyncio.CancelledError):
+            self.books.to_do += len(ask.rows)
+        except Exception as error:  # noqa: BLE001  # what is unknown stops the run, with its books still balanced
+            self.books.to_do += len(ask.rows)
+            self._end_by(error)
+        finally:
+            if takes_slot:
+                self.slots.free()
+
+    def _note_bug(self, bug: Exception) -> None:
+        self._bugs[f"{type(bug).__name__}: {bug}"] += 1
+        if max(self._bugs.values()) >= _SAME_BUGS_MOST:
+            self.stop.ask(Exit.UNEXPECTED, f"the same internal error {_SAME_BUGS_MOST} times: {type(bug).__name__}")
+
+    def _end_by(self, error: BaseException) -> None:
+        if isinstance(error, CatchupError):
+            self.stop.ask_for(error)
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            self.stop.ask(Exit.REFUSED, "the disk is full", "free space; the same command goes on from here")
+        else:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self.stop.ask(
+                Exit.UNEXPECTED,
+                f"internal error: {type(error).__name__} in {where.name} (line {where.lineno})",
+                "please report it with the run's id; the same command goes on from here",
+            )
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Requests that are out may come back within the grace; those still waiting at a gate never start."""
+        self.phase = "draining"
+        for task in list(self._tasks):
+            if task not in self.asking.sending:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=self.work.options.grace_s)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def end(self) -> None:
+        """Flushes, closes the run in the ledger, gives the lease back. What cannot be stored stays in the journal."""
+        by_signal = self.stop.exit in (Exit.SIGINT, Exit.SIGTERM)
+        self._stop_background()
+        self.is_ending = True
+        try:
+            async with asyncio.timeout(1.5 if by_signal else _LAST_FLUSH_S):
+                await self.writer.flush(finally_=True)
+                await self._close("stopped" if self.stop.is_asked else "finished", self.stop.why)
+        except (CatchupError, TimeoutError) as error:
+            what = error.what if isinstance(error, CatchupError) else "the database did not answer in time"
+            self.stop.ask(Exit.STOPPED, f"the last results are in the journal, not in the database: {what}")
+            if isinstance(error, CatchupError):
+                self.stop.ask_for(error)
+        finally:
+            kept = self.writer.backlog > 0 or not self.is_closed
+            self.books.to_do += self.writer.backlog_rows
+            self.opened.journal.close(keep=kept)
+
+    def _stop_background(self) -> None:
+        for task in self._background:
+            task.cancel()
+
+    async def close_given_up(self, why: str) -> None:
+        await self.writer.flush(finally_=True)
+        await self._close("cancelled", why)
+        self.opened.journal.close(keep=False)
+
+    async def _close(self, state: Literal["stopped", "finished", "cancelled"], why: str) -> None:
+        ledger, lease = self.work.ledger, self.opened.lease
+        budget = self.asking.budget
+        await ledger.settle_run(lease.run_id, spent_usd=budget.spent_usd, possibly_usd=budget.possibly_usd)
+        await ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
+        await ledger.release(lease)
+        self.is_closed = True
+
+    # --- what others ask of it ---------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._background_ended)
+        self._background.append(task)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._end_by(error)
+
+    async def _take_lump(self, want_usd: float) -> Lump:
+        ceilings = self.work.options.ceilings
+        return await self._database.insist(
+            lambda: self.work.ledger.take_lump(run_id=self.opened.run_id, want_usd=want_usd, ceilings=ceilings)
+        )
+
+    def _cancelled(self) -> None:
+        self.stop.ask(Exit.STOPPED, "cancelled by `catchup runs cancel`")
+
+    def _name(self, named: Named) -> None:
+        if len(self.named) < _NAMED_MOST:
+            self.named.append(named)
+
+    def _unconfirmed(self) -> tuple[int, float]:
+        """The most that may be paid and unseen until the next write: what another host must be told of."""
+        if self.is_ending:
+            return 0, 0.0
+        rows = self.writer.backlog + self.slots.size + BACKLOG_MOST // 4
+        calls = max(1, self.asking.tally.calls)
+        return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / calls
+
+    def going_on(self) -> str:
+        """Said first by a run that continues another."""
+        record, past = self.opened.record, self.opened.past
+        done = sum(record.books.get(name, 0) for name in ("wrote", "skipped", "failed")) if record else 0
+        found = f"; {len(past.paid)} paid answers wait in the journal" if past and past.paid else ""
+        return f"going on with run {self.opened.run_id} from where it stopped: {done:,} rows are done{found}"
+
+    def snapshot(self, plan: Plan | None) -> Snapshot:
+        return snapshot_of(self, plan)

@@ -1,0 +1,69 @@
+"""Why a run ends before its work does, and with which exit code. The first reason stands."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from jobs.engine.breaker import UpstreamDown
+from jobs.engine.verdict import Exit
+from queries.errors import CatchupError, CeilingReached, Fenced, LeaseHeld, Misconfigured, OutOfMoney, StatementTimeout
+
+
+class Stop:
+    """Once asked for, no new paid request starts; what is in flight may finish within the grace."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.exit: Exit | None = None
+        self.why = ""
+        self.fix = ""
+        self.service = ""
+        self.words = ""
+
+    def ask(self, exit_: Exit, why: str, fix: str = "") -> None:
+        if self.exit is None:
+            self.exit, self.why, self.fix = exit_, why, fix
+        self.asked.set()
+
+    def ask_for(self, error: CatchupError) -> None:
+        if self.exit is None:
+            reason = explain(error)
+            self.service, self.words = reason.service, reason.words
+            self.ask(reason.exit, error.what, error.fix)
+
+    @property
+    def is_asked(self) -> bool:
+        return self.asked.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    exit: Exit
+    service: str = ""
+    words: str = ""
+
+
+def explain(error: CatchupError) -> Reason:
+    """The exit code of every error that ends a run: 4 time or money clears it, 10 a person must act."""
+    service, words = getattr(error, "service", ""), getattr(error, "words", "")
+    code = getattr(error, "code", "")
+    said = f"{code}: {words}" if code and words else words or code
+    match error:
+        case OutOfMoney():
+            exit_ = Exit.STOPPED
+        case CeilingReached():
+            exit_ = Exit.CEILING
+        case Misconfigured():
+            exit_ = Exit.REFUSED
+        case LeaseHeld() | Fenced():
+            exit_ = Exit.LEASE_HELD
+        case UpstreamDown():
+            inner = explain(error.last)
+            exit_ = Exit.STOPPED if error.is_outage else Exit.BREAKER
+            service, said = inner.service, inner.words
+        case StatementTimeout():
+            exit_ = Exit.STOPPED
+        case _:
+            exit_ = Exit.UNEXPECTED
+    return Reason(exit_, service, said)

@@ -1,0 +1,278 @@
+"""Puts results into the database in groups, under the guard, and books only what it confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from jobs.engine import fault_points
+from jobs.engine.books import Books
+from jobs.engine.checkpoint import Checkpoint
+from jobs.engine.clock import Clock
+from jobs.engine.database import Database
+from jobs.engine.database_load import PieceSize
+from jobs.engine.journal import Journal, Paid
+from jobs.engine.verdict import Named
+from queries.errors import DataRejected, StatementTimeout
+from queries.ledger import Ledger, RowVerdict, Spend, WriteBatch, WriteResult, WriteRow
+from queries.table import Key
+
+_FLUSH_S = 1.0  # also the bound of what another host could not see after our death
+_NAMED_MOST = 200
+BACKLOG_MOST = 2_000
+
+
+@dataclass(slots=True)
+class Entry:
+    """One settled row on its way: a text to write, an exception to remember, or (both) a text to take back."""
+
+    key: Key
+    guard: str
+    write: WriteRow | None = None
+    verdict: RowVerdict | None = None
+    recovered: bool = False
+
+
+class WriteBack:
+    """The only writer of a run: one batch in flight, each with its own id, journaled before it is sent."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        database: Database,
+        journal: Journal,
+        checkpoint: Checkpoint,
+        books: Books,
+        clock: Clock,
+        template: WriteBatch,
+        on_named: Callable[[Named], None],
+        on_cancel: Callable[[], None],
+        unconfirmed: Callable[[], tuple[int, float]],
+    ) -> None:
+        self._ledger = ledger
+        self._database = database
+        self._journal = journal
+        self._checkpoint = checkpoint
+        self._books = books
+        self._clock = clock
+        self._template = template
+        self._on_named = on_named
+        self._on_cancel = on_cancel
+        self._unconfirmed = unconfirmed
+        self._pending: list[Entry] = []
+        self._oldest_at: float | None = None
+        self._size = PieceSize(start=500, most=1_000)
+        self._unbooked = Spend()
+        self._more = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.recovered = 0
+        self.last_written: Key | None = None
+        self._leaving: list[Entry] = []
+
+    backlog_most = BACKLOG_MOST
+
+    @property
+    def backlog(self) -> int:
+        return len(self._pending)
+
+    def spend(self, spend: Spend) -> None:
+        """Money on its way to the ledger: it travels with the next batch."""
+        self._unbooked = _add(self._unbooked, spend)
+
+    def put(self, entry: Entry) -> None:
+        self._pending.append(entry)
+        if self._oldest_at is None:
+            self._oldest_at = self._clock.now()
+        self._more.set()
+
+    def take_back(self, key: Key) -> Entry | None:
+        """Removes a text that has not left yet; None when it has."""
+        for index, entry in enumerate(self._pending):
+            if entry.key == key and entry.write is not None:
+                return self._pending.pop(index)
+        return None
+
+    async def run(self) -> None:
+        """Writes when a group is full or a second old."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._pending:
+                age = self._clock.now() - (self._oldest_at or 0.0)
+                if len(self._pending) < self._size.rows and age < _FLUSH_S:
+                    await self._clock.sleep(min(0.05, _FLUSH_S - age))
+                    continue
+                await self._flush_some()
+
+    @property
+    def backlog_rows(self) -> int:
+        """Selected rows that are still on their way (a text being taken back was booked long ago)."""
+        return sum(1 for entry in self._pending if not (entry.write and entry.verdict))
+
+    async def flush(self, *, finally_: bool = False) -> None:
+        """Everything settled so far is confirmed, or named, when this returns; the last one says that nothing is open."""
+        while self._pending or self._unbooked != Spend() or finally_:
+            finally_ = finally_ and len(self._pending) > self._size.rows
+            await self._flush_some()
+
+    async def _flush_some(self) -> None:
+        async with self._turn:
+            self._leaving = self._pending[: self._size.rows]
+            del self._pending[: len(self._leaving)]
+            self._oldest_at = self._clock.now() if self._pending else None
+            try:
+                await self._write(self._leaving)
+            finally:
+                self._pending[:0] = self._leaving
+
+    async def _write(self, entries: Sequence[Entry]) -> None:
+        todo = [list(entries)]
+        while todo:
+            part = todo.pop(0)
+            try:
+                await self._send(self._batch(part), part)
+            except StatementTimeout:
+                if not self._size.timed_out() or len(part) == 1:
+                    raise
+                todo[:0] = _halves(part)
+            except DataRejected as refusal:
+                if len(part) > 1:
+                    todo[:0] = _halves(part)
+                else:
+                    todo.insert(0, [self._as_failed(part[0], refusal)])
+
+    def _batch(self, part: Sequence[Entry]) -> WriteBatch:
+        spend, self._unbooked = self._unbooked, Spend()
+        back = sum(1 for e in part if e.write and e.verdict)
+        unconfirmed, unconfirmed_usd = self._unconfirmed()
+        skipped = sum(1 for e in part if e.verdict and e.verdict.state == "skipped")
+        failed = sum(1 for e in part if e.verdict and e.verdict.state == "failed")
+        return replace(
+            self._template,
+            write_id=str(uuid.uuid4()),
+            rows=[e.write for e in part if e.write is not None],
+            verdicts=[e.verdict for e in part if e.verdict is not None],
+            # a text taken back is confirmed like any write, but it takes one away
+            books={"skipped": skipped, "failed": failed, "wrote": -2 * back},
+            checkpoint=self._checkpoint.would_be(e.key for e in part),
+            spend=spend,
+            unconfirmed=unconfirmed,
+            unconfirmed_usd=unconfirmed_usd,
+        )
+
+    async def _send(self, batch: WriteBatch, part: Sequence[Entry]) -> None:
+        self._journal.writing(batch.write_id, _intent(batch, part))
+        await self._journal.sync()
+        fault_points.reach("write.before")
+        started = self._clock.now()
+        try:
+            result = await self._database.insist(lambda: self._ledger.write(batch), shrinks=True)
+        except (StatementTimeout, DataRejected):
+            self._journal.voided(batch.write_id)
+            self._unbooked = _add(self._unbooked, batch.spend)
+            raise
+        fault_points.reach("write.sent")
+        self._book(part, result)
+        self._journal.confirmed(batch.write_id)
+        fault_points.reach("write.confirmed")
+        self._size.worked(len(part), self._clock.now() - started)
+        if result.cancel_asked:
+            self._on_cancel()
+
+    async def repeat(self, batch: WriteBatch) -> None:
+        """Asks again about a batch that was on its way when the process died: same id, same outcome."""
+        verdicts = {verdict.key: verdict for verdict in batch.verdicts}
+        part = [Entry(row.key, row.guard, row, verdicts.pop(row.key, None), recovered=True) for row in batch.rows]
+        part += [Entry(verdict.key, verdict.guard, verdict=verdict) for verdict in verdicts.values()]
+        try:
+            result = await self._database.insist(lambda: self._ledger.write(batch), shrinks=True)
+        except (StatementTimeout, DataRejected):
+            self._journal.voided(batch.write_id)
+            self._unbooked = _add(self._unbooked, batch.spend)
+            for entry in part:
+                self.put(entry)
+            return
+        self._book(part, result)
+        self._journal.confirmed(batch.write_id)
+
+    def _book(self, part: Sequence[Entry], result: WriteResult) -> None:
+        index = 0
+        for entry in part:
+            if entry.write is not None:
+                self._book_write(index, entry, result)
+                index += 1
+            elif entry.verdict is not None:
+                self._book_verdict(entry.verdict)
+        keys = {entry.key for entry in part}
+        self._leaving = [entry for entry in self._leaving if entry.key not in keys]
+        self._checkpoint.settled(keys)
+
+    def _book_write(self, index: int, entry: Entry, result: WriteResult) -> None:
+        if entry.verdict is not None:  # a text taken back: it had been booked as written
+            if index in result.wrote:
+                self._books.wrote -= 1
+                self._book_verdict(entry.verdict)
+        elif index in result.wrote:
+            self._books.wrote += 1
+            self.recovered += entry.recovered
+            self.last_written = entry.key
+        elif index in result.gone:
+            self._books.gone += 1
+            self._on_named(Named(" ".join(entry.key), "gone", "gone", "the row was deleted while we worked"))
+        else:
+            self._books.changed += 1
+            why = result.changed.get(index, "not as it was read")
+            self._on_named(Named(" ".join(entry.key), "changed", why, "left as it is; it is a candidate again"))
+
+    def _book_verdict(self, verdict: RowVerdict) -> None:
+        ledger = self._books.skipped if verdict.state == "skipped" else self._books.failed
+        ledger[verdict.reason] += 1
+        if verdict.state == "failed":
+            self._on_named(Named(" ".join(verdict.key), "failed", verdict.reason, verdict.detail))
+
+    def _as_failed(self, entry: Entry, refusal: DataRejected) -> Entry:
+        detail = f"{refusal.code} {refusal.words or refusal.what}".strip()
+        if entry.write is None:  # a verdict itself was refused: its detail is the only free text in it
+            detail = "the detail could not be stored"
+        verdict = RowVerdict(entry.key, entry.guard, "failed", f"refused by the database ({refusal.reason})", detail)
+        return Entry(entry.key, entry.guard, verdict=verdict)
+
+
+def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
+    return Entry(
+        paid.key, paid.guard, write=WriteRow(paid.key, paid.guard, paid.was, paid.cells), recovered=recovered
+    )
+
+
+def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:
+    """What a repetition needs beside the texts, which the journal already has (but for those taken back)."""
+    back = [e.write for e in part if e.write is not None and e.verdict is not None]
+    return {
+        "back": [{"k": row.key, "g": row.guard, "w": dict(row.was), "c": dict(row.cells)} for row in back],
+        "keys": [row.key for row in batch.rows],
+        "verdicts": [[v.key, v.guard, v.state, v.reason, v.detail] for v in batch.verdicts],
+        "books": dict(batch.books),
+        "checkpoint": batch.checkpoint,
+        "usd": batch.spend.usd,
+        "possibly_usd": batch.spend.possibly_usd,
+        "calls": batch.spend.calls,
+        "tokens": [batch.spend.tokens_in, batch.spend.tokens_out],
+    }
+
+
+def _halves(part: Sequence[Entry]) -> list[list[Entry]]:
+    middle = len(part) // 2
+    return [list(part[:middle]), list(part[middle:])]
+
+
+def _add(one: Spend, two: Spend) -> Spend:
+    return Spend(
+        one.calls + two.calls,
+        one.tokens_in + two.tokens_in,
+        one.tokens_out + two.tokens_out,
+        one.usd + two.usd,
+        one.possibly_usd + two.possibly_usd,
+    )
