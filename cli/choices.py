@@ -1,0 +1,107 @@
+"""From flags and settings to what the engine understands: options and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cli.flags import RunFlags
+from cli.settings import Settings, TargetTable
+from jobs.engine.choose import choose_target
+from jobs.engine.job import Job
+from jobs.engine.options import Options
+from jobs.targets import Target, with_overrides
+from queries.errors import Misconfigured
+from queries.ledger import Ceilings
+from queries.road import Road
+from queries.table import Key, Redo, Slice, TableSpec
+
+
+def targets_of(job: Job, settings: Settings) -> dict[str, Target]:
+    """The job's default targets as catchup.toml changes them, and the ones it adds."""
+    found = {target.name: target for target in job.targets}
+    for name, table in settings.targets.items():
+        if name in found:
+            found[name] = with_overrides(found[name], table.changes())
+        elif (table.job or job.name) == job.name:
+            found[name] = with_overrides(_blank(name, job, table), table.changes())
+    return found
+
+
+def _blank(name: str, job: Job, table: TargetTable) -> Target:
+    missing = [field for field in ("table", "key", "read", "cells", "pending", "prompt", "model") if field not in table.changes()]
+    if missing:
+        raise Misconfigured(
+            f"catchup.toml, [targets.{name}] is new and lacks {', '.join(missing)}",
+            fix=f"add them, or use the name of a default target: {', '.join(t.name for t in job.targets)}",
+        )
+    return Target(name, job.name, TableSpec("", (), (), (), ()), {}, "", "", ())
+
+
+async def pick_target(job: Job, settings: Settings, wanted: str | None, road: Road) -> Target:
+    """--target by name; otherwise by the table's columns, an operator's own targets first."""
+    known = targets_of(job, settings)
+    if wanted is not None:
+        if wanted not in known:
+            raise Misconfigured(f"there is no target {wanted!r}", fix=f"known are {', '.join(known)}")
+        return known[wanted]
+    own = [target for name, target in known.items() if name in settings.targets]
+    return await choose_target(own or list(known.values()), road)
+
+
+def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options:
+    limits = settings.limits
+    return Options(
+        dry_run=flags.dry_run,
+        yes=flags.yes,
+        fresh=flags.fresh,
+        limit=flags.limit,
+        where=_filters(flags, target),
+        slice=_slice(flags, target),
+        redo=Redo(flags.redo_where.first, flags.redo_where.second) if flags.redo_where else None,  # type: ignore[arg-type]  # read_redo lets nothing else through
+        retry_failed=flags.retry_failed,
+        abandon_journal=flags.abandon_journal,
+        allow_triggers=tuple(flags.allow_triggers or ()),
+        concurrency=flags.concurrency,
+        db_load=flags.db_load or limits.db_load,
+        ceilings=Ceilings(flags.max_cost or limits.max_cost_run, limits.max_cost_hour, limits.max_cost_day),
+        max_runtime_s=flags.max_runtime,
+        max_outage_s=flags.max_outage or limits.max_outage,
+        call_timeout_s=limits.call_timeout,
+        grace_s=limits.grace,
+        min_characters=limits.min_characters,
+        min_words=limits.min_words,
+        error_on_nothing=flags.error_on_nothing,
+    )
+
+
+def _filters(flags: RunFlags, target: Target) -> tuple[tuple[str, str], ...]:
+    for column, _ in flags.where or ():
+        if column not in target.spec.filters:
+            raise Misconfigured(
+                f"--where {column}: target {target.name} does not declare this column as a filter",
+                fix=f"declared are {', '.join(target.spec.filters) or 'none'}; catchup.toml can declare more (filters = [...])",
+            )
+    return tuple((column, value) for column, value in flags.where or ())
+
+
+def _slice(flags: RunFlags, target: Target) -> Slice:
+    if flags.slice is None:
+        return Slice()
+    low, high = (_key(text, target.spec.key) if text else None for text in flags.slice)
+    return Slice(above=low, upto=high)
+
+
+def _key(text: str, columns: Sequence[str]) -> Key:
+    """A key of two columns is written `first,second`."""
+    if len(columns) == 1:
+        return (text,)
+    first, comma, second = text.partition(",")
+    if not comma:
+        raise Misconfigured(f"--slice: {text!r} is no key of {', '.join(columns)}", fix="write first,second")
+    return (first, second)
+
+
+def with_model(target: Target, flags: RunFlags, settings: Settings) -> Target:
+    model = flags.model or settings.model
+    return replace(target, model=model) if model else target

@@ -1,0 +1,176 @@
+"""Settings and flags become a database and a provider. Nothing embedded is used by accident."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from cli import streams
+from cli.project import LOOPBACK, password_of
+from cli.settings import Settings
+from queries.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from queries.chat import Chat
+    from queries.prices import Price
+    from queries.road import Road
+    from queries.tokens import TokenCounter
+
+LOCAL_MODEL = "extractive-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the three databases, and the sentence that tells the operator so."""
+
+    kind: Literal["embedded", "dsn", "supabase"]
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    chat: Chat
+    tokens: TokenCounter
+    price: Price
+    model: str
+
+
+def choose_database(settings: Settings, local: bool | None) -> Choice:
+    """An explicit --local stands above everything; two explicit choices that differ are refused."""
+    outside = "DATABASE_URL" if settings.database_url else "SUPABASE_URL" if settings.supabase_url else ""
+    source = settings.env_file.name if settings.env_file else "the environment"
+    if local or (local is None and settings.local is not None):
+        if outside and local is None:
+            raise Misconfigured(
+                f"catchup.toml has [local] and {outside} is set: two databases are meant",
+                fix="say --local or --no-local, or take one of the two away",
+            )
+        unused = f"; {outside} is set and not used" if outside else ""
+        return Choice("embedded", f"the embedded PostgreSQL in {directory_of(settings)}{unused}")
+    if settings.database_url:
+        unused = "; SUPABASE_URL is set too and not used" if settings.supabase_url else ""
+        return Choice("dsn", f"by DATABASE_URL, settings from {source}{unused}")
+    if settings.supabase_url:
+        host = urlsplit(settings.supabase_url).hostname
+        return Choice("supabase", f"Supabase at {host} over its REST API, settings from {source}")
+    raise Misconfigured(
+        "no database is set, and none is chosen by accident",
+        fix="set DATABASE_URL, or SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY (see .env.example); "
+        "or say --local for an embedded PostgreSQL that needs no account",
+    )
+
+
+def directory_of(settings: Settings) -> str:
+    from cli.settings import Local
+
+    return str((settings.local or Local()).directory)
+
+
+def hide_secrets(settings: Settings) -> None:
+    """From here on no output can contain one of them, whoever writes it."""
+    secrets = (settings.database_url, settings.supabase_service_role_key, settings.openai_api_key)
+    values = [secret.get_secret_value().strip() for secret in secrets if secret]
+    if settings.database_url:
+        values.append(password_of(settings.database_url.get_secret_value()))
+    streams.hide(*values)
+
+
+@contextmanager
+def reach(settings: Settings, choice: Choice) -> Iterator[str]:
+    """The DSN of the chosen database, embedded server running; empty for Supabase over REST."""
+    if choice.kind == "embedded":
+        from pathlib import Path
+
+        from queries.embedded import start
+
+        with start(Path(directory_of(settings))) as server:
+            yield server.dsn
+    elif choice.kind == "dsn" and settings.database_url:
+        yield settings.database_url.get_secret_value().strip()
+    else:
+        yield ""
+
+
+@asynccontextmanager
+async def open_road(settings: Settings, choice: Choice, allow_hosts: Iterable[str]) -> AsyncIterator[Road]:
+    with reach(settings, choice) as dsn:
+        road = _make_road(settings, dsn, {*settings.allow_hosts, *allow_hosts})
+        try:
+            yield road
+        finally:
+            await road.close()
+
+
+def _make_road(settings: Settings, dsn: str, allowed: set[str]) -> Road:
+    if dsn:
+        from queries.dsn import DsnRoad
+
+        return DsnRoad(dsn)
+    from queries.postgrest import PostgrestRoad
+
+    url, key = settings.supabase_url or "", settings.supabase_service_role_key
+    check_supabase_host(url, allowed)
+    return PostgrestRoad(url, key.get_secret_value().strip() if key else "")
+
+
+def check_supabase_host(url: str, allowed: set[str]) -> None:
+    """The key sees every row of the project, so it goes to Supabase, to loopback, or to a host allowed by name."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    if host in LOOPBACK:
+        return
+    if not host.endswith(".supabase.co") and host not in {name.lower() for name in allowed}:
+        raise Misconfigured(
+            f"the service key is not sent to {host}: it is not a known host",
+            fix=f"correct SUPABASE_URL, or add --allow-host {host}",
+        )
+    if parts.scheme != "https":
+        raise Misconfigured(f"the service key never travels over http, and {host} is asked for that way", fix="use https")
+
+
+def choose_provider(wanted: str | None, kind: str) -> Literal["openai", "local"]:
+    """Extractive sentences get into somebody's own database only when that is said."""
+    match wanted:
+        case "openai" | "local":
+            return "openai" if wanted == "openai" else "local"
+        case None:
+            return "local" if kind == "embedded" else "openai"
+        case _:
+            raise Misconfigured(f"there is no provider {wanted!r}", fix="--provider openai or --provider local")
+
+
+def open_provider(
+    settings: Settings, name: str, *, model: str, price: str | None, dry_run: bool, allow_hosts: Iterable[str]
+) -> Provider:
+    from queries.prices import load_price
+    from queries.tokens import TokenCounter
+
+    model = LOCAL_MODEL if name == "local" else model
+    loaded = load_price(model, price)
+    chat = _make_local() if name == "local" else _make_openai(settings, {*settings.allow_hosts, *allow_hosts}, dry_run)
+    return Provider(chat, TokenCounter(model, settings.state_dir / "vocabularies"), loaded, model)
+
+
+def _make_local() -> Chat:
+    from queries.extractive import LocalChat
+
+    return LocalChat()
+
+
+def _make_openai(settings: Settings, allowed: set[str], dry_run: bool) -> Chat:
+    from queries.openai_chat import OpenAIChat
+
+    host = urlsplit(settings.openai_base_url or "").hostname
+    if settings.openai_api_key:
+        key = settings.openai_api_key.get_secret_value().strip()
+    elif dry_run or host in LOOPBACK:
+        key = "none-needed"
+    else:
+        raise Misconfigured(
+            "OPENAI_API_KEY is not set",
+            fix="set it in the environment or .env; or --provider local for extractive sentences without an account",
+        )
+    return OpenAIChat(key, settings.openai_base_url, timeout_s=settings.limits.call_timeout, allow_hosts=allowed)

@@ -1,0 +1,37 @@
+"""What shows a run to its operator: chosen once, by what the output is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Protocol
+
+from jobs.engine.verdict import Verdict
+from jobs.engine.watch import Watcher
+
+
+class View(Watcher, Protocol):
+    """A watcher with a beginning and an end."""
+
+    def say(self, text: str) -> None:
+        """A line of context before the run: which database, which settings file."""
+        ...
+
+    def finish(self, verdict: Verdict) -> None: ...
+
+    def abandon(self) -> None:
+        """Leaves the terminal usable when the process must go at once."""
+        ...
+
+
+def open_view(*, as_json: bool, quiet: bool) -> View:
+    if as_json:
+        from cli.plain import Machine
+
+        return Machine()
+    if sys.stdout.isatty() and not quiet:
+        from cli.screen import Screen
+
+        return Screen()
+    from cli.plain import Plain
+
+    return Plain(quiet=quiet)
