@@ -1,150 +1,274 @@
-"""The ledger in the user's database, typed: runs, leases, pages, guarded writes, verdicts, money."""
+"""The ledger in the user's database: runs, leases, pages, guarded writes, verdicts, money. One attempt each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Literal
 
+from queries.errors import Fenced, LeaseHeld, Misconfigured, Transient, UnknownOutcome
+from queries.ledger_json import (
+    batch_json,
+    keys_in_chunks,
+    page_json,
+    parse_cells,
+    parse_counts,
+    parse_facts,
+    parse_home,
+    parse_key,
+    parse_lump,
+    parse_row,
+    parse_run,
+    parse_verdict,
+    parse_written,
+    slice_json,
+    spec_json,
+)
+from queries.ledger_types import (
+    SCHEMA_VERSION,
+    Ceilings,
+    Hello,
+    Holder,
+    Home,
+    Lease,
+    Lump,
+    RowVerdict,
+    RunRecord,
+    Spend,
+    WriteBatch,
+    WriteResult,
+    WriteRow,
+)
+from queries.postgres_errors import MissingFunction
 from queries.road import Road
 from queries.table import Key, PageQuery, Row, Slice, TableFacts, TableSpec
 
-SCHEMA_VERSION = 1
+__all__ = [
+    "SCHEMA_VERSION",
+    "Ceilings",
+    "Hello",
+    "Holder",
+    "Home",
+    "Lease",
+    "Ledger",
+    "Lump",
+    "RowVerdict",
+    "RunRecord",
+    "Spend",
+    "WriteBatch",
+    "WriteResult",
+    "WriteRow",
+]
+
+_KEY_BYTES = 3_000
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """`schema_version` is None before `catchup migrate`."""
+class Ledger:
+    """Typed calls of the functions in queries/sql, over either road. It never retries and never guesses."""
 
-    schema_version: int | None
-    role: str
-    registered_cells: tuple[str, ...]
-    least_privilege: bool
+    def __init__(self, road: Road) -> None:
+        self.road = road
+
+    async def hello(self, spec: TableSpec | None = None, target: str = "") -> Hello:
+        asked = {"target": target, "schema": spec.schema if spec else None, "table": spec.table if spec else None}
+        try:
+            answer = await self._read("catchup_hello", asked)
+        except MissingFunction:
+            return Hello(None, "", (), False)
+        with _believed("catchup_hello", writing=False):
+            hello = Hello(
+                int(answer["version"]), str(answer["role"]), tuple(answer["cells"]), answer["least_privilege"] is True
+            )
+        if hello.schema_version != SCHEMA_VERSION:
+            raise Misconfigured(
+                f"the database has catchup schema version {hello.schema_version}, this client needs {SCHEMA_VERSION}",
+                fix="run `catchup migrate` with the newer of the two",
+                service="database",
+            )
+        return hello
+
+    async def facts(self, spec: TableSpec) -> TableFacts:
+        answer = await self._read("catchup_facts", {"spec": spec_json(spec)})
+        with _believed("catchup_facts", writing=False):
+            return parse_facts(answer)
+
+    async def page(self, query: PageQuery) -> list[Row]:
+        answer = await self._read("catchup_page", page_json(query))
+        with _believed("catchup_page", writing=False):
+            return [parse_row(row, query.spec) for row in answer["rows"]]
+
+    async def count_up_to(self, query: PageQuery, at_most: int) -> int:
+        answer = await self._read("catchup_count", {**page_json(query), "at_most": at_most})
+        with _believed("catchup_count", writing=False):
+            return parse_counts({"count": answer["count"]})["count"]
+
+    async def upper(self, spec: TableSpec, slice_: Slice) -> Key | None:
+        answer = await self._read("catchup_upper", {"spec": spec_json(spec), **slice_json(slice_)})
+        with _believed("catchup_upper", writing=False):
+            return None if answer["key"] is None else parse_key(answer["key"])
+
+    async def read_back(self, spec: TableSpec, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
+        found: dict[Key, dict[str, str | None]] = {}
+        for chunk in keys_in_chunks(keys, _KEY_BYTES):
+            answer = await self._read("catchup_read_back", {"spec": spec_json(spec), "keys": chunk})
+            with _believed("catchup_read_back", writing=False):
+                found |= {parse_key(row["key"]): parse_cells(row["cells"], spec) for row in answer["rows"]}
+        return found
+
+    async def open_run(
+        self,
+        *,
+        run_id: str,
+        job: str,
+        target: str,
+        fingerprint: str,
+        params: Mapping[str, Any],
+        slice_: Slice,
+        home: Home,
+        upper: Key | None,
+    ) -> None:
+        run = {"run_id": run_id, "job": job, "target": target, "fingerprint": fingerprint, "params": dict(params)}
+        await self._call("catchup_open_run", {**run, **slice_json(slice_), "home": asdict(home), "upper": upper})
+
+    async def reopen_run(self, run_id: str, home: Home) -> RunRecord:
+        answer = await self._call("catchup_reopen_run", {"run_id": run_id, "home": asdict(home)})
+        if answer.get("run") is None:
+            raise Misconfigured(f"no run {run_id} in this database", fix="see `catchup runs list`", service="database")
+        with _believed("catchup_reopen_run", writing=True):
+            return parse_run(answer["run"])
+
+    async def unfinished_run(self, target: str, slice_: Slice) -> RunRecord | None:
+        asked = {"target": target, "slice": slice_json(slice_), "states": ["running", "stopped"], "limit": 1}
+        return next(iter(await self._runs(asked)), None)
+
+    async def last_finished(self, target: str) -> RunRecord | None:
+        return next(iter(await self._runs({"target": target, "states": ["finished"], "limit": 1})), None)
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        return next(iter(await self._runs({"run_id": run_id, "limit": 1})), None)
+
+    async def runs(self, limit: int = 20) -> list[RunRecord]:
+        return await self._runs({"limit": limit})
+
+    async def ask_cancel(self, run_id: str) -> None:
+        await self._call("catchup_ask_cancel", {"run_id": run_id})
+
+    async def cancel_dead(self, run_id: str) -> None:
+        """Fences whoever may still run it and gives back the money nobody spent."""
+        await self._call("catchup_cancel_dead", {"run_id": run_id})
+
+    async def named(self, run_id: str, limit: int = 100) -> list[RowVerdict]:
+        answer = await self._read("catchup_named", {"run_id": run_id, "limit": limit})
+        with _believed("catchup_named", writing=False):
+            return [parse_verdict(verdict) for verdict in answer["verdicts"]]
+
+    async def standing(self, target: str, fingerprint: str, at_most: int = 1001) -> dict[str, int]:
+        asked = {"target": target, "fingerprint": fingerprint, "at_most": at_most}
+        answer = await self._read("catchup_standing", asked)
+        with _believed("catchup_standing", writing=False):
+            return parse_counts(answer["reasons"])
+
+    async def take_lease(
+        self,
+        *,
+        target: str,
+        spec: TableSpec,
+        slice_: Slice,
+        run_id: str,
+        home: Home,
+        ttl_s: float = 60,
+        dead: Holder | None = None,
+    ) -> Lease:
+        """`dead` is a holder the client proved dead; its generation must still be the one in the ledger."""
+        asked = {
+            "target": target,
+            "spec": spec_json(spec),
+            **slice_json(slice_),
+            "run_id": run_id,
+            "home": asdict(home),
+        }
+        proved = {"run_id": dead.run_id, "generation": dead.generation} if dead else None
+        answer = await self._call("catchup_take_lease", {**asked, "ttl_s": ttl_s, "dead": proved})
+        with _believed("catchup_take_lease", writing=True):
+            if "held" not in answer:
+                return Lease(answer["run_id"], parse_counts({"generation": answer["generation"]})["generation"])
+            held = answer["held"]
+            holder = Holder(
+                held["run_id"], int(held["generation"]), parse_home(held["home"]), float(held["seconds_left"])
+            )
+        raise LeaseHeld(
+            f"run {holder.run_id} on {holder.home.host} (pid {holder.home.pid}) works on {target}",
+            holder=asdict(holder),
+            seconds_left=holder.seconds_left,
+            fix=f"wait for it; if it is dead, its lease ends in {holder.seconds_left:.0f} s",
+        )
+
+    async def beat(self, lease: Lease, ttl_s: float = 60) -> bool:
+        answer = await self._call("catchup_beat", {**asdict(lease), "ttl_s": ttl_s})
+        with _believed("catchup_beat", writing=True):
+            return bool(answer["cancel_asked"])
+
+    async def release(self, lease: Lease) -> None:
+        await self._call("catchup_release", asdict(lease))
+
+    async def write(self, batch: WriteBatch) -> WriteResult:
+        """All of the batch or nothing. The same write id again returns what the first one did."""
+        answer = await self._call("catchup_write", batch_json(batch))
+        if "undeclared" in answer:
+            raise Misconfigured(
+                f"target {batch.target} may not write {', '.join(map(str, answer['undeclared']))}: not registered",
+                fix="run `catchup migrate` as the owner to register the target's cells",
+                service="database",
+            )
+        with _believed("catchup_write", writing=True):
+            return parse_written(answer, len(batch.rows))
+
+    async def take_lump(self, *, run_id: str, want_usd: float, ceilings: Ceilings) -> Lump:
+        answer = await self._call("catchup_take_lump", {"run_id": run_id, "want_usd": want_usd, **asdict(ceilings)})
+        with _believed("catchup_take_lump", writing=True):
+            return parse_lump(answer)
+
+    async def settle_run(self, run_id: str, *, spent_usd: float, possibly_usd: float) -> None:
+        """Both sums are of the whole run, all its sessions. What it holds beyond them goes back to the windows."""
+        await self._call("catchup_settle_run", {"run_id": run_id, "spent_usd": spent_usd, "possibly_usd": possibly_usd})
+
+    async def close_run(
+        self, *, run_id: str, generation: int, state: Literal["stopped", "finished", "cancelled"], stop_reason: str
+    ) -> None:
+        asked = {"run_id": run_id, "generation": generation, "state": state, "stop_reason": stop_reason}
+        await self._call("catchup_close_run", asked)
+
+    async def prune(self, older_than_days: int) -> dict[str, int]:
+        answer = await self._call("catchup_prune", {"older_than_days": older_than_days})
+        with _believed("catchup_prune", writing=True):
+            return parse_counts(answer)
+
+    async def _runs(self, asked: Mapping[str, Any]) -> list[RunRecord]:
+        answer = await self._read("catchup_runs", asked)
+        with _believed("catchup_runs", writing=False):
+            return [parse_run(run) for run in answer["runs"]]
+
+    async def _read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        return _expected(await self.road.read(function, payload))
+
+    async def _call(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        return _expected(await self.road.call(function, payload))
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """Where a journal lives: a process can prove another's death only in the same home."""
-
-    host: str
-    home_id: str
-    boot_id: str
-    pid: int
-    process_start: str
-    lock_id: str
+def _expected(answer: dict[str, Any]) -> dict[str, Any]:
+    """Expected refusals come as values, since a RAISE looks different on every road."""
+    if "fenced" in answer:
+        raise Fenced("another run took this lease over", fix="let it finish; see `catchup runs list`")
+    if "problem" in answer:
+        raise Misconfigured(str(answer["problem"]), fix="check the target's names", service="database")
+    return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    run_id: str
-    generation: int
-    home: Home
-    seconds_left: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    run_id: str
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A run as the ledger keeps it. `books` counts final states over all its sessions."""
-
-    run_id: str
-    job: str
-    target: str
-    fingerprint: str
-    params: Mapping[str, Any]
-    slice: Slice
-    state: Literal["running", "stopped", "finished", "cancelled"]
-    home_host: str
-    home_id: str
-    checkpoint: Key | None
-    upper: Key | None
-    unconfirmed: int
-    unconfirmed_usd: float
-    books: Mapping[str, int]
-    spent_usd: float
-    possibly_usd: float
-    calls: int
-    stop_reason: str
-    cancel_asked: bool
-    started_at: str
-    updated_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class WriteRow:
-    key: Key
-    guard: str
-    was: Mapping[str, str | None]
-    cells: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class RowVerdict:
-    """An exception worth remembering: this row, with this text, is no candidate again."""
-
-    key: Key
-    guard: str
-    state: Literal["failed", "skipped"]
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    calls: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    usd: float = 0.0
-    possibly_usd: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class WriteBatch:
-    """Results, exceptions, money and checkpoint that become true in one transaction or not at all."""
-
-    write_id: str
-    run_id: str
-    generation: int
-    target: str
-    fingerprint: str
-    spec: TableSpec
-    rows: Sequence[WriteRow] = ()
-    verdicts: Sequence[RowVerdict] = ()
-    books: Mapping[str, int] = field(default_factory=dict)
-    checkpoint: Key | None = None
-    spend: Spend = Spend()
-    unconfirmed: int = 0
-    unconfirmed_usd: float = 0.0
-    model: str = ""
-    prompt_hash: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """Indexes into the batch's rows: what the database confirmed, and why the others were left alone."""
-
-    wrote: frozenset[int]
-    changed: Mapping[int, str]
-    gone: frozenset[int]
-    cancel_asked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ceilings:
-    run_usd: float | None = None
-    hour_usd: float | None = None
-    day_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lump:
-    """A grant of money to spend without asking again; `refused_by` names the ceiling that left nothing."""
-
-    granted_usd: float
-    refused_by: Literal["", "run", "hour", "day"] = ""
-    clears_in_s: float | None = None
+@contextmanager
+def _believed(function: str, *, writing: bool) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        kind = UnknownOutcome if writing else Transient
+        raise kind(f"{function} gave a malformed answer ({type(error).__name__})", service="database") from error

@@ -51,10 +51,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Redo:
-    """Rows that have a value, but an old one: by the model or prompt that wrote it, or edited since."""
+    """Rows that have a value, but an old one: by the model or prompt that wrote it, or edited since.
+
+    `cell` names the column that holds the model, where the target has one: rows older than our provenance have only that.
+    """
 
     by: Literal["model", "prompt", "edited"]
     value: str = ""
+    cell: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,4 +3,5 @@
 pytest_plugins = [
     "tests.servers.fake_openai",
     "tests.servers.fake_process",
+    "tests.servers.postgres",
 ]

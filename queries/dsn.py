@@ -1,0 +1,157 @@
+"""The DSN road: psycopg 3 to any Postgres, a transaction pooler included, so no session state of any kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from queries.errors import CatchupError, Misconfigured
+from queries.postgres_errors import lost_answer, malformed_answer, translate_connect, translate_psycopg
+from queries.table import Condition, Key
+
+_CONNECT_S = 10
+_OPERATORS = {"=": "=", "<>": "<>", "<": "<", ">": ">"}
+
+
+class DsnRoad:
+    """A few connections, opened when needed and thrown away at the first doubt."""
+
+    name = "dsn"
+
+    def __init__(self, url: str, *, connections: int = 3, answer_s: float = 90.0) -> None:
+        try:
+            facts = conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            raise Misconfigured(
+                "DATABASE_URL is not a Postgres connection string",
+                fix="postgresql://user:password@host:5432/database",
+                service="database",
+            ) from error
+        self._url = url
+        self._answer_s = answer_s
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+        self._places = asyncio.Semaphore(connections)
+        host = facts.get("host") or "local socket"
+        self.where = f"{'local socket' if str(host).startswith('/') else host}/{facts.get('dbname') or ''}"
+
+    async def call(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        async with self._connected(writing=True) as connection:
+            # One statement in autocommit is one transaction and one round trip.
+            cursor = await connection.execute(_call_sql(function), (json.dumps(payload),))
+            return _one_object(await cursor.fetchone(), function, writing=True)
+
+    async def read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        async with self._connected(writing=False) as connection, connection.transaction():
+            await connection.execute("set transaction read only")
+            cursor = await connection.execute(_call_sql(function), (json.dumps(payload),))
+            return _one_object(await cursor.fetchone(), function, writing=False)
+
+    async def peek(
+        self,
+        table: str,
+        columns: tuple[str, ...],
+        *,
+        key: tuple[str, ...],
+        conditions: tuple[Condition, ...] = (),
+        above: Key | None = None,
+        limit: int = 1,
+        schema: str = "public",
+    ) -> list[dict[str, Any]]:
+        query = _peek_sql(table, columns, key, conditions, above, limit, schema)
+        async with self._connected(writing=False) as connection, connection.transaction():
+            await connection.execute("set transaction read only")
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute(query)
+            return await cursor.fetchall()
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
+
+    @asynccontextmanager
+    async def _connected(self, *, writing: bool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        async with self._places:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            healthy = False
+            try:
+                async with asyncio.timeout(self._answer_s):
+                    yield connection
+                healthy = True
+            except TimeoutError as error:
+                raise lost_answer(f"silent for {self._answer_s:.0f} s", writing=writing) from error
+            except psycopg.Error as error:
+                healthy = not connection.closed and not connection.broken
+                raise translate_psycopg(error, writing=writing) from error
+            except CatchupError:
+                healthy = not connection.closed
+                raise
+            finally:
+                if healthy:
+                    self._idle.append(connection)
+                else:
+                    await connection.close()
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        try:
+            # No prepared statements: the next one may run on another server connection behind a transaction pooler.
+            return await psycopg.AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                prepare_threshold=None,
+                connect_timeout=_CONNECT_S,
+                application_name="catchup",
+            )
+        except (psycopg.Error, OSError) as error:
+            raise translate_connect(error) from error
+
+
+def _call_sql(function: str) -> sql.Composed:
+    return sql.SQL("select {}(%s::text)").format(sql.Identifier("public", function))
+
+
+def _one_object(row: Any, function: str, *, writing: bool) -> dict[str, Any]:
+    if row is None or not isinstance(row[0], dict):
+        raise malformed_answer(function, writing=writing)
+    return row[0]
+
+
+def _peek_sql(
+    table: str,
+    columns: tuple[str, ...],
+    key: tuple[str, ...],
+    conditions: tuple[Condition, ...],
+    above: Key | None,
+    limit: int,
+    schema: str,
+) -> sql.Composed:
+    """Values stand as untyped literals, so that Postgres reads them in the column's own type."""
+    parts: list[sql.Composable] = [sql.SQL("true")]
+    for condition in conditions:
+        column = sql.Identifier(condition.column)
+        if condition.op in ("is null", "is not null"):
+            parts.append(sql.SQL("{} is {}null").format(column, sql.SQL("not " if "not" in condition.op else "")))
+        else:
+            parts.append(sql.SQL("{} " + _OPERATORS[condition.op] + " {}").format(column, _literal(condition.value)))
+    if above is not None:
+        left = sql.SQL(", ").join(map(sql.Identifier, key))
+        right = sql.SQL(", ").join(map(_literal, above))
+        parts.append(sql.SQL("({}) > ({})").format(left, right))
+    return sql.SQL("select {} from {} where {} order by {} limit {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.Identifier(schema, table),
+        sql.SQL(" and ").join(parts),
+        sql.SQL(", ").join(map(sql.Identifier, key)),
+        sql.Literal(limit),
+    )
+
+
+def _literal(value: str | None) -> sql.Composable:
+    return sql.Literal(value)

@@ -1,0 +1,181 @@
+-- Pieces of SQL text, each built in one place and used by every function that reads or writes a user's table.
+-- Every name is quoted with %I, every value with %L and cast to its column's own type: `id::text = x` would not
+-- use the index, and would order bigints as words. The user's table is always called t.
+
+-- The table, its column types and what is missing, as one value. Type names are qualified because the
+-- search_path is empty; the length is left off (-1) because a cast to varchar(5) cuts silently, an assignment does not.
+create or replace function catchup.resolve(spec jsonb) returns jsonb
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    rel regclass := to_regclass(format('%I.%I', spec->>'schema', spec->>'table'));
+    joined_rel regclass := to_regclass(quote_ident(spec->>'schema') || '.' || quote_ident(spec->'joined'->>'table'));
+    types jsonb;
+    joined_types jsonb;
+    missing text;
+begin
+    if rel is null then
+        return jsonb_build_object('problem', format('table %I.%I does not exist', spec->>'schema', spec->>'table'));
+    end if;
+    select jsonb_object_agg(attname, format_type(atttypid, -1)) into types
+    from pg_attribute where attrelid = rel and attnum > 0 and not attisdropped;
+    select string_agg(distinct name, ', ') into missing
+    from (
+        select jsonb_array_elements_text((spec->'key') || (spec->'read') || (spec->'cells')) as name
+        union all select c->>'column' from jsonb_array_elements(spec->'pending') as c
+        union all select jsonb_array_elements_text(spec->'filters')
+    ) as named where not types ? name;
+    if missing is not null then
+        return jsonb_build_object('problem', format('table %s has no column %s', rel, missing));
+    end if;
+    if spec->'joined'->>'table' is not null then
+        select jsonb_object_agg(attname, format_type(atttypid, -1)) into joined_types
+        from pg_attribute where attrelid = joined_rel and attnum > 0 and not attisdropped;
+        select string_agg(distinct name, ', ') into missing
+        from (
+            select jsonb_array_elements_text(spec->'joined'->'columns') as name
+            union all select spec->'joined'->>'on' union all select spec->'joined'->>'order_by'
+        ) as named where joined_types is null or not joined_types ? name;
+        if missing is not null then
+            return jsonb_build_object('problem', format('joined table %I.%I has no column %s',
+                spec->>'schema', spec->'joined'->>'table', missing));
+        end if;
+    end if;
+    return jsonb_build_object('rel', format('%I.%I', spec->>'schema', spec->>'table'), 'types', types);
+end $$;
+
+-- citext and its like bring operators of their own in another schema. With an empty search_path a bare `>` would
+-- fall back to text's, disagree with ORDER BY (which follows the type), and lose rows between pages.
+create or replace function catchup.operator_for(type_name text, op text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select coalesce(
+        (select format('operator(%I.%s)', n.nspname, o.oprname)
+         from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+         where o.oprleft = type_name::regtype and o.oprright = type_name::regtype
+           and o.oprname = op and n.nspname <> 'pg_catalog'
+         limit 1),
+        op)
+$$;
+
+create or replace function catchup.literal(type_name text, value text) returns text
+language sql immutable security invoker set search_path = '' as $$ select format('%L::%s', value, type_name) $$;
+
+-- The key as the ledger stores it: the JSON array of its texts.
+create or replace function catchup.key_sql(spec jsonb) returns text
+language sql stable security invoker set search_path = '' as $$
+    select 'jsonb_build_array(' || string_agg(format('t.%I::text', name), ', ' order by n) || ')'
+    from jsonb_array_elements_text(spec->'key') with ordinality as k(name, n)
+$$;
+
+create or replace function catchup.order_sql(spec jsonb, direction text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select string_agg(format('t.%I %s', name, direction), ', ' order by n)
+    from jsonb_array_elements_text(spec->'key') with ordinality as k(name, n)
+$$;
+
+-- `>` (after this key) or `<=` (up to it). Two columns are compared as a row, which one index range serves; written
+-- out by hand only where a column's operators are not Postgres's own.
+create or replace function catchup.beside_key_sql(spec jsonb, types jsonb, op text, key jsonb) returns text
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    a text := spec->'key'->>0;
+    b text := spec->'key'->>1;
+    x text := catchup.literal(types->>a, key->>0);
+    y text := catchup.literal(types->>b, key->>1);
+    beyond text := rtrim(op, '=');
+begin
+    if b is null then
+        return format('t.%I %s %s', a, catchup.operator_for(types->>a, op), x);
+    end if;
+    if catchup.operator_for(types->>a, op) = op and catchup.operator_for(types->>b, op) = op then
+        return format('row(t.%I, t.%I) %s row(%s, %s)', a, b, op, x, y);
+    end if;
+    return format('(t.%1$I %2$s %3$s and (t.%1$I %4$s %3$s or t.%5$I %6$s %7$s))',
+        a, catchup.operator_for(types->>a, beyond || '='), x, catchup.operator_for(types->>a, beyond),
+        b, catchup.operator_for(types->>b, op), y);
+end $$;
+
+create or replace function catchup.condition_sql(types jsonb, name text, op text, value text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select case when op in ('is null', 'is not null') then format('t.%I %s', name, op)
+                when op in ('=', '<>', '<', '>') then format('t.%I %s %s', name,
+                    catchup.operator_for(types->>name, op), catchup.literal(types->>name, value))
+                else 'false' end
+$$;
+
+-- The rows of the joined table that belong to t, in order. Ties are broken by content: the guard must not flicker.
+create or replace function catchup.joined_sql(spec jsonb) returns text
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    j jsonb := spec->'joined';
+    pairs text;
+begin
+    if j->>'table' is null then
+        return 'null::jsonb';
+    end if;
+    select string_agg(format('%L, j.%I', name, name), ', ' order by n) into pairs
+    from jsonb_array_elements_text(j->'columns') with ordinality as c(name, n);
+    return format('(select coalesce(jsonb_agg(jsonb_build_object(%1$s) order by j.%2$I, jsonb_build_object(%1$s)::text), '
+        '''[]''::jsonb) from %3$I.%4$I j where j.%5$I = t.%6$I)',
+        pairs, j->>'order_by', spec->>'schema', j->>'table', j->>'on', spec->'key'->>0);
+end $$;
+
+-- The guard: a hash of everything that was read. Page and write use this one expression, so that "still as it was
+-- read" means the same in both. Not updated_at: our own jobs move that.
+create or replace function catchup.guard_sql(spec jsonb, joined text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select format('md5(jsonb_build_array(%s%s)::text)::uuid',
+        (select string_agg(format('t.%I, ', name), '' order by n)
+         from jsonb_array_elements_text(spec->'read') with ordinality as r(name, n)), joined)
+$$;
+
+create or replace function catchup.slice_sql(spec jsonb, types jsonb, above jsonb, upto jsonb) returns text
+language sql stable security invoker set search_path = '' as $$
+    select concat_ws(' and ', 'true',
+        case when above->>0 is not null then catchup.beside_key_sql(spec, types, '>', above) end,
+        case when upto->>0 is not null then catchup.beside_key_sql(spec, types, '<=', upto) end)
+$$;
+
+-- Rows that have a value, but an old one: by what wrote it, or because the text was edited since.
+create or replace function catchup.redo_sql(spec jsonb, types jsonb, target text, redo jsonb, guard text) returns text
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    known text := format('exists (select 1 from catchup.provenance v join catchup.sources s using (source_no) '
+        'where v.target_no = (select g.target_no from catchup.targets g where g.target = %L) and v.key = %s::text and ',
+        target, catchup.key_sql(spec));
+    cell text := nullif(redo->>'cell', '');
+begin
+    return case redo->>'by'
+        when 'model' then format('(%s s.model = %L)%s)', known, redo->>'value',
+            case when cell is null then '' else ' or ' || catchup.condition_sql(types, cell, '=', redo->>'value') end)
+        when 'prompt' then format('%s s.prompt_hash = %L)', known, redo->>'value')
+        when 'edited' then format('%s v.guard <> %s)', known, guard)
+        else 'false' end;
+end $$;
+
+-- What makes a row a candidate. A standing verdict on the same text, prompt and model excludes it: else cron's 50
+-- would be the same 50 for ever.
+create or replace function catchup.candidates_sql(q jsonb, types jsonb) returns text
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    spec jsonb := q->'spec';
+    is_redo boolean := q->'redo'->>'by' is not null;
+    guard text := catchup.guard_sql(spec, catchup.joined_sql(spec));
+    parts text[] := array[catchup.slice_sql(spec, types, q->'above', q->'upto')];
+begin
+    parts := parts || array(
+        select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
+        from jsonb_array_elements(spec->'pending') as c
+        where not (is_redo and spec->'cells' ? (c->>'column')));
+    parts := parts || array(
+        select catchup.condition_sql(types, w->>0, '=', w->>1) from jsonb_array_elements(q->'where') as w);
+    if is_redo then
+        parts := parts || format('t.%I is not null', spec->'cells'->>0)
+                       || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
+    end if;
+    if not coalesce((q->>'retry_failed')::boolean, false) then
+        parts := parts || format('not exists (select 1 from catchup.verdicts v where v.target = %L and '
+            'v.fingerprint = %L and v.key = %s::text and v.guard = %s)',
+            q->>'target', q->>'fingerprint', catchup.key_sql(spec), guard);
+    end if;
+    return array_to_string(parts, ' and ');
+end $$;

@@ -1,0 +1,178 @@
+-- Everything here is STABLE: called by GET there and in a READ ONLY transaction here, it cannot write.
+-- The settings make a text of a value the same in every session; the guard and `was` depend on that.
+
+create or replace function public.catchup_page(p text) returns jsonb
+language plpgsql stable security invoker
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+set extra_float_digits = 1 set bytea_output = 'hex' as $$
+declare
+    q jsonb := p::jsonb;
+    spec jsonb := q->'spec';
+    shape jsonb := catchup.resolve(spec);
+    needed text;
+    rows jsonb;
+begin
+    if shape ? 'problem' then
+        return shape;
+    end if;
+    -- Named columns, not t.*: the least-privilege role may not read the rest.
+    select string_agg(format('t.%I', name), ', ') into needed
+    from (select distinct jsonb_array_elements_text((spec->'key') || (spec->'read') || (spec->'cells'))) as c(name);
+    execute format(
+        'select coalesce(jsonb_agg(jsonb_build_object(''key'', %1$s, ''guard'', %2$s, ''values'', %3$s, ''was'', %4$s, '
+        '''joined'', j.rows) order by %5$s), ''[]''::jsonb) '
+        'from (select %6$s from %7$s t where %8$s order by %5$s limit %9$s) t cross join lateral (select %10$s as rows) j',
+        catchup.key_sql(spec), catchup.guard_sql(spec, 'j.rows'),
+        catchup.object_sql(spec->'read', ''), catchup.object_sql(spec->'cells', '::text'),
+        catchup.order_sql(spec, 'asc'), needed, shape->>'rel', catchup.candidates_sql(q, shape->'types'),
+        (q->>'limit')::integer, catchup.joined_sql(spec))
+    into rows;
+    return jsonb_build_object('rows', rows);
+end $$;
+
+create or replace function catchup.object_sql(names jsonb, cast_to text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select coalesce('jsonb_build_object(' || string_agg(format('%L, t.%I%s', name, name, cast_to), ', ' order by n) || ')',
+        '''{}''::jsonb')
+    from jsonb_array_elements_text(names) with ordinality as c(name, n)
+$$;
+
+-- Never count(*): at most `at_most` candidates are looked at.
+create or replace function public.catchup_count(p text) returns jsonb
+language plpgsql stable security invoker
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+set extra_float_digits = 1 set bytea_output = 'hex' as $$
+declare
+    q jsonb := p::jsonb;
+    shape jsonb := catchup.resolve(q->'spec');
+    n integer;
+begin
+    if shape ? 'problem' then
+        return shape;
+    end if;
+    execute format('select count(*) from (select 1 from %s t where %s limit %s) c',
+        shape->>'rel', catchup.candidates_sql(q, shape->'types'), (q->>'at_most')::integer) into n;
+    return jsonb_build_object('count', n);
+end $$;
+
+create or replace function public.catchup_upper(p text) returns jsonb
+language plpgsql stable security invoker
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' as $$
+declare
+    q jsonb := p::jsonb;
+    spec jsonb := q->'spec';
+    shape jsonb := catchup.resolve(spec);
+    key jsonb;
+begin
+    if shape ? 'problem' then
+        return shape;
+    end if;
+    execute format('select %s from %s t where %s order by %s limit 1', catchup.key_sql(spec), shape->>'rel',
+        catchup.slice_sql(spec, shape->'types', q->'above', q->'upto'), catchup.order_sql(spec, 'desc')) into key;
+    return jsonb_build_object('key', key);
+end $$;
+
+create or replace function public.catchup_read_back(p text) returns jsonb
+language plpgsql stable security invoker
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+set extra_float_digits = 1 set bytea_output = 'hex' as $$
+declare
+    q jsonb := p::jsonb;
+    spec jsonb := q->'spec';
+    shape jsonb := catchup.resolve(spec);
+    rows jsonb;
+begin
+    if shape ? 'problem' then
+        return shape;
+    end if;
+    execute format('select coalesce(jsonb_agg(jsonb_build_object(''key'', b.key, ''cells'', %s)), ''[]''::jsonb) '
+        'from (select e.v as key, %s from jsonb_array_elements($1) as e(v)) b join %s t on %s',
+        catchup.object_sql(spec->'cells', '::text'), catchup.incoming_key_sql(spec, shape->'types', 'e.v'),
+        shape->>'rel', catchup.same_key_sql(spec, shape->'types'))
+    into rows using q->'keys';
+    return jsonb_build_object('rows', rows);
+end $$;
+
+-- A key that comes in as JSON, cast to the columns' types: k1, k2.
+create or replace function catchup.incoming_key_sql(spec jsonb, types jsonb, source text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select string_agg(format('(%s->>%s)::%s as k%s', source, n - 1, types->>name, n), ', ' order by n)
+    from jsonb_array_elements_text(spec->'key') with ordinality as k(name, n)
+$$;
+
+create or replace function catchup.same_key_sql(spec jsonb, types jsonb) returns text
+language sql stable security invoker set search_path = '' as $$
+    select string_agg(format('t.%I %s b.k%s', name, catchup.operator_for(types->>name, '='), n), ' and ' order by n)
+    from jsonb_array_elements_text(spec->'key') with ordinality as k(name, n)
+$$;
+
+-- Handshake. Least privilege means that the database itself would refuse any other cell and any change of the registry.
+create or replace function public.catchup_hello(p text) returns jsonb
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    q jsonb := p::jsonb;
+    rel regclass := to_regclass(quote_ident(q->>'schema') || '.' || quote_ident(q->>'table'));
+    registered text[] := array(
+        select c.cell from catchup.cells c
+        where c.target = q->>'target' and (rel is null or (c.table_schema, c.table_name) = (q->>'schema', q->>'table'))
+        order by c.cell);
+    confined boolean;
+begin
+    select not (r.rolsuper or r.rolbypassrls) and not has_table_privilege('catchup.cells', 'INSERT, UPDATE, DELETE')
+        and not exists (
+            select 1 from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+              and a.attname <> all (registered) and has_column_privilege(rel, a.attnum, 'UPDATE'))
+    into confined from pg_roles r where r.rolname = current_user;
+    return jsonb_build_object('version', (select m.version from catchup.meta m), 'role', current_user,
+        'cells', to_jsonb(registered), 'least_privilege', coalesce(confined, false));
+end $$;
+
+create or replace function public.catchup_facts(p text) returns jsonb
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    q jsonb := p::jsonb;
+    spec jsonb := q->'spec';
+    shape jsonb := catchup.resolve(spec);
+    rel regclass;
+    first_pending text := quote_ident(spec->'pending'->0->>'column');
+    unary text := upper(spec->'pending'->0->>'op');
+begin
+    if shape ? 'problem' then
+        return shape;
+    end if;
+    rel := to_regclass(shape->>'rel');
+    return jsonb_build_object(
+        'columns', (
+            select jsonb_object_agg(a.attname, jsonb_build_object(
+                'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
+                'selectable', has_column_privilege(rel, a.attnum, 'SELECT'),
+                'updatable', has_column_privilege(rel, a.attnum, 'UPDATE') and a.attgenerated = ''))
+            from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped),
+        'unique_keys', (
+            select coalesce(jsonb_agg((
+                select jsonb_agg(a.attname order by u.n) from unnest(i.indkey::smallint[]) with ordinality as u(attnum, n)
+                join pg_attribute a on a.attrelid = rel and a.attnum = u.attnum where u.n <= i.indnkeyatts)), '[]')
+            from pg_index i where i.indrelid = rel and i.indisunique and i.indisvalid
+              and i.indpred is null and i.indexprs is null),
+        'row_security', (select c.relrowsecurity from pg_class c where c.oid = rel),
+        'role', current_user,
+        'bypasses_row_security', not row_security_active(rel),
+        'has_update_policy', exists (
+            select 1 from pg_policy o where o.polrelid = rel and o.polcmd in ('w', '*') and o.polpermissive
+              and (o.polroles = '{0}' or exists (
+                  select 1 from unnest(o.polroles) as m(role) where pg_has_role(m.role, 'USAGE')))),
+        'triggers', (
+            select coalesce(jsonb_agg(g.tgname order by g.tgname), '[]') from pg_trigger g
+            where g.tgrelid = rel and not g.tgisinternal and g.tgenabled <> 'D' and (g.tgtype & 16) <> 0),
+        'publications', (
+            select coalesce(jsonb_agg(b.pubname order by b.pubname), '[]') from pg_publication_tables b
+            where format('%I.%I', b.schemaname, b.tablename) = shape->>'rel'),
+        'estimated_rows', (select c.reltuples::bigint from pg_class c where c.oid = rel),
+        'pending_index', exists (
+            select 1 from pg_index i where i.indrelid = rel and i.indisvalid and i.indpred is not null
+              and (select jsonb_agg(a.attname order by u.n) from unnest(i.indkey::smallint[]) with ordinality as u(attnum, n)
+                   join pg_attribute a on a.attrelid = rel and a.attnum = u.attnum
+                   where u.n <= jsonb_array_length(spec->'key')) = spec->'key'
+              and position(first_pending || case when unary like 'IS%' then ' ' || unary else '' end
+                           in pg_get_expr(i.indpred, rel)) > 0));
+end $$;
