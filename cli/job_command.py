@@ -64,7 +64,7 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Any, view: An
         view.say(text)
     provider_name = connect.choose_provider(flags.provider, choice.kind)
     hosts = flags.allow_host or ()
-    async with connect.open_road(settings, choice, hosts) as road:
+    async with connect.open_road(settings, choice, hosts) as (road, _):
         target = await choices.pick_target(job, settings, flags.target, road)
         target = choices.with_model(target, flags, settings)
         options = choices.options_from(flags, settings, target)

@@ -34,7 +34,7 @@ def inert(value: object, at_most: int = 200, style: str = "") -> Text:
     """The same as rich text: never markup, whatever brackets it holds."""
     from rich.text import Text
 
-    return Text(clean(value, at_most), style=style, no_wrap=True, overflow="ellipsis", end="")
+    return Text(clean(value, at_most), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def clean_json(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Protocol
 
@@ -28,7 +29,7 @@ def open_view(*, as_json: bool, quiet: bool) -> View:
         from cli.plain import Machine
 
         return Machine()
-    if sys.stdout.isatty() and not quiet:
+    if sys.stdout.isatty() and not quiet and os.environ.get("TERM", "dumb") != "dumb":
         from cli.screen import Screen
 
         return Screen()

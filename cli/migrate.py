@@ -1,0 +1,128 @@
+"""catchup migrate: the ledger's tables and functions, and the registry of cells, in the operator's database."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.flags import WorldFlags, takes
+from cli.layout import Line
+from cli.main import find_jobs, new_app
+from cli.report import write_json
+from cli.visit import Place, show, visit
+from queries.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from jobs.targets import Target
+    from queries.migrations import Registration
+
+app = new_app("Install or check the ledger in your database, or print its SQL.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrateFlags(WorldFlags):
+    print_sql: Annotated[
+        bool, typer.Option("--print", help="Print the SQL for an SQL editor (Supabase has one); change nothing.")
+    ] = False
+    check: Annotated[bool, typer.Option("--check", help="Say what migrate would put right; exit 10 if anything.")] = False
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Make the role catchup_worker too, which can update nothing but the cells.")
+    ] = False
+    uninstall: Annotated[
+        bool, typer.Option("--uninstall", help="Remove the ledger with all its runs; your own tables are not touched.")
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Needed by --uninstall.")] = False
+
+
+@app.command("migrate", epilog="Example: catchup migrate --print")
+@takes(MigrateFlags)
+def migrate(flags: MigrateFlags) -> None:
+    """Install or check the ledger in your database, or print its SQL.
+
+    The targets that fit the database are registered: the ledger's functions write their cells and no other."""
+    if flags.uninstall and not (flags.yes or flags.print_sql):
+        raise Misconfigured("--uninstall deletes every run and verdict of the ledger", fix="add --yes, or --print to read it")
+    raise typer.Exit(visit(flags, lambda place: _do(place, flags)))
+
+
+async def _do(place: Place, flags: MigrateFlags) -> int:
+    from queries import migrations
+
+    fitting, left = await fitting_targets(place)
+    wanted = [migrations.Registration(target.name, target.spec) for target in fitting]
+    if flags.print_sql or not place.dsn:
+        return _print(place, flags, wanted)
+    if flags.check:
+        return _report_check(flags, await migrations.check(place.dsn, wanted))
+    if flags.uninstall:
+        await migrations.uninstall(place.dsn)
+        show([Line("", "the ledger is removed; your own tables are as they were", "good")])
+        return 0
+    _require_targets(fitting, left)
+    done = await migrations.migrate(place.dsn, wanted, worker=flags.worker)
+    if flags.json:
+        write_json({"type": "migrate", "before": done.before, "now": done.now, "registered": list(done.registered)})
+        return 0
+    was = "was not there" if done.before is None else f"was version {done.before}"
+    lines = [Line("ledger", f"version {done.now} ({was})", "good")]
+    lines += [Line("target", f"{target.name}: may write {', '.join(target.spec.cells)}") for target in fitting]
+    lines += [Line("index", migrations.index_sql(item), "dim") for item in wanted]
+    show([*lines, Line("", "The index is a suggestion: run it yourself if the table is large.")])
+    return 0
+
+
+async def fitting_targets(place: Place) -> tuple[list[Target], list[str]]:
+    """Targets whose table and columns exist here, and why the others are left out. Reads only."""
+    from cli.choices import targets_of
+    from jobs.engine.choose import probe
+    from jobs.registry import load_job
+
+    fitting, left = [], []
+    for name in find_jobs():
+        for target in targets_of(load_job(name), place.settings).values():
+            try:
+                await probe(target, place.road)
+            except Misconfigured as missing:
+                if target.name in place.settings.targets:
+                    raise
+                left.append(f"{target.name}: {missing.words or missing.what}")
+            else:
+                fitting.append(target)
+    return fitting, left
+
+
+def _require_targets(fitting: list[Target], left: list[str]) -> None:
+    if not fitting:
+        raise Misconfigured(
+            "no target fits this database: " + "; ".join(left),
+            fix="describe your table in catchup.toml (`catchup init` writes one)",
+        )
+
+
+def _print(place: Place, flags: MigrateFlags, wanted: list[Registration]) -> int:
+    """SQL on stdout and nothing else there, so that it can be piped; the explanation goes to stderr."""
+    from queries import migrations
+
+    text = migrations.uninstall_sql() + "\n" if flags.uninstall else migrations.print_sql(wanted, worker=flags.worker)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if not flags.print_sql:
+        sys.stderr.write(
+            "Supabase's REST API cannot create tables: paste the SQL above into the project's SQL editor, "
+            "or set DATABASE_URL and run this again.\n"
+        )
+        return 10
+    return 0
+
+
+def _report_check(flags: MigrateFlags, problems: tuple[str, ...]) -> int:
+    code = 10 if problems else 0
+    if flags.json:
+        write_json({"type": "check", "problems": list(problems), "exit": code})
+    else:
+        lines = [Line("wrong", text, "bad") for text in problems] or [Line("", "the ledger is as it should be", "good")]
+        show(lines + ([Line("next", "catchup migrate")] if problems else []))
+    return code
