@@ -37,6 +37,8 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
     """Every number of the verdict, once."""
     tone: Tone = "good" if verdict.exit == Exit.DONE else "warn" if verdict.exit == Exit.SOME_NAMED else "bad"
     lines = [Line("", clean(verdict.headline, 400), tone)]
+    if verdict.dry_run and verdict.exit == Exit.DONE:
+        return [*lines, Line("next", clean(verdict.next_command, 400)), _exit_line(verdict.exit)]
     lines.append(Line("run", " · ".join(filter(None, (verdict.run_id or "none", verdict.job, verdict.target)))))
     lines.append(Line("database", clean(f"{verdict.where}, {verdict.cells_enforced_by}".strip(", "))))
     lines += _book_lines(verdict)
@@ -49,8 +51,12 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
         lines.append(Line("to do", clean(verdict.fix, 400)))
     if verdict.next_command:
         lines.append(Line("next", clean(verdict.next_command, 400)))
-    lines.append(Line(f"exit {int(verdict.exit)}", MEANINGS[verdict.exit], "dim"))
+    lines.append(_exit_line(verdict.exit))
     return lines
+
+
+def _exit_line(code: Exit) -> Line:
+    return Line(f"exit {int(code)}", MEANINGS[code], "dim")
 
 
 def _book_lines(verdict: Verdict) -> list[Line]:
@@ -136,8 +142,7 @@ def error_lines(error: CatchupError, code: Exit) -> list[Line]:
         lines.append(Line(clean(getattr(error, "service", ""), 30) or "it said", words))
     if error.fix:
         lines.append(Line("to do", clean(error.fix, 600)))
-    lines.append(Line(f"exit {int(code)}", MEANINGS[code], "dim"))
-    return lines
+    return [*lines, _exit_line(code)]
 
 
 def fail(error: Exception) -> int:

@@ -116,8 +116,8 @@ def _bar(snapshot: Snapshot, width: int) -> Table:
     row.add_column(no_wrap=True)
     if width >= 50:
         row.add_column(no_wrap=True)
-        bar = ProgressBar(total=total, completed=done, width=min(40, width - 36), complete_style=style)
-        row.add_row(Text(snapshot.phase, style=style), bar if known and total else Text(""), _position(snapshot, known))
+        bar = ProgressBar(total=total, completed=min(done, total or 0), width=min(40, width - 36), complete_style=style)
+        row.add_row(Text(snapshot.phase, style=style), bar if total else Text(""), _position(snapshot, known))
     else:
         row.add_row(_line((f"{snapshot.phase} ", style), (f"{done:,}/~{total:,}" if known else f"{done:,}", "")))
     return row
