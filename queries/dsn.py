@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from psycopg.rows import dict_row
 
 from queries.errors import CatchupError, Misconfigured
 from queries.postgres_errors import lost_answer, malformed_answer, translate_connect, translate_psycopg
+from queries.road import as_argument
 from queries.table import Condition, Key
 
 _CONNECT_S = 10
@@ -45,13 +45,13 @@ class DsnRoad:
     async def call(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         async with self._connected(writing=True) as connection:
             # One statement in autocommit is one transaction and one round trip.
-            cursor = await connection.execute(_call_sql(function), (json.dumps(payload),))
+            cursor = await connection.execute(_call_sql(function), (as_argument(payload),))
             return _one_object(await cursor.fetchone(), function, writing=True)
 
     async def read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         async with self._connected(writing=False) as connection, connection.transaction():
             await connection.execute("set transaction read only")
-            cursor = await connection.execute(_call_sql(function), (json.dumps(payload),))
+            cursor = await connection.execute(_call_sql(function), (as_argument(payload),))
             return _one_object(await cursor.fetchone(), function, writing=False)
 
     async def peek(

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from queries.table import Condition, Key
+
+
+def as_argument(payload: Mapping[str, Any]) -> str:
+    """The one text argument: a JSON array around the object, in ASCII, so that no text can break the transport.
+
+    The array keeps `@supabase/lite` 0.10 from parsing, in a GET, whatever stands between braces.
+    """
+    return json.dumps([payload])
 
 
 class Road(Protocol):

@@ -1,7 +1,11 @@
 """Fixtures live beside the servers they start."""
 
 pytest_plugins = [
+    "tests.servers.bench",
     "tests.servers.fake_openai",
     "tests.servers.fake_process",
     "tests.servers.postgres",
+    "tests.servers.lite",
+    "tests.servers.fault_proxy",
+    "tests.servers.roads",
 ]

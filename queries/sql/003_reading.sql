@@ -6,7 +6,7 @@ language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
     shape jsonb := catchup.resolve(spec);
     needed text;
@@ -43,7 +43,7 @@ language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     shape jsonb := catchup.resolve(q->'spec');
     n integer;
 begin
@@ -59,7 +59,7 @@ create or replace function public.catchup_upper(p text) returns jsonb
 language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
     shape jsonb := catchup.resolve(spec);
     key jsonb;
@@ -77,7 +77,7 @@ language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
     shape jsonb := catchup.resolve(spec);
     rows jsonb;
@@ -110,7 +110,7 @@ $$;
 create or replace function public.catchup_hello(p text) returns jsonb
 language plpgsql stable security invoker set search_path = '' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     rel regclass := to_regclass(quote_ident(q->>'schema') || '.' || quote_ident(q->>'table'));
     registered text[] := array(
         select c.cell from catchup.cells c
@@ -130,7 +130,7 @@ end $$;
 create or replace function public.catchup_facts(p text) returns jsonb
 language plpgsql stable security invoker set search_path = '' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
     shape jsonb := catchup.resolve(spec);
     rel regclass;
@@ -167,7 +167,11 @@ begin
         'publications', (
             select coalesce(jsonb_agg(b.pubname order by b.pubname), '[]') from pg_publication_tables b
             where format('%I.%I', b.schemaname, b.tablename) = shape->>'rel'),
-        'estimated_rows', (select c.reltuples::bigint from pg_class c where c.oid = rel),
+        -- As the planner does it: the density at the last ANALYZE times the size of today. 0 is unknown.
+        'estimated_rows', (
+            select case when c.relpages > 0 then round(c.reltuples::numeric / c.relpages
+                * (pg_relation_size(rel) / current_setting('block_size')::integer))::bigint else 0 end
+            from pg_class c where c.oid = rel),
         'pending_index', exists (
             select 1 from pg_index i where i.indrelid = rel and i.indisvalid and i.indpred is not null
               and (select jsonb_agg(a.attname order by u.n) from unnest(i.indkey::smallint[]) with ordinality as u(attnum, n)

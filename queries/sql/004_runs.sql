@@ -14,7 +14,7 @@ $$;
 create or replace function public.catchup_open_run(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
 begin
     -- Opening is repeatable: a lost answer is asked for again with the same run id.
     insert into catchup.runs (run_id, job, target, fingerprint, params, above, upto, upper_key, home)
@@ -28,7 +28,7 @@ end $$;
 create or replace function public.catchup_reopen_run(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     run catchup.runs;
 begin
     update catchup.runs r set state = 'running', stop_reason = '', cancel_asked = false, home = q->'home', updated_at = now()
@@ -40,7 +40,7 @@ end $$;
 create or replace function public.catchup_runs(p text) returns jsonb
 language plpgsql stable security invoker set search_path = '' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     found_runs jsonb;
 begin
     select coalesce(jsonb_agg(catchup.run_json(r) order by r.started_at desc, r.run_id desc), '[]') into found_runs
@@ -59,7 +59,7 @@ end $$;
 create or replace function public.catchup_ask_cancel(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 begin
-    update catchup.runs set cancel_asked = true where run_id = p::jsonb->>'run_id' and state = 'running';
+    update catchup.runs set cancel_asked = true where run_id = p::jsonb->0->>'run_id' and state = 'running';
     return jsonb_build_object('ok', found);
 end $$;
 
@@ -67,7 +67,7 @@ end $$;
 create or replace function public.catchup_cancel_dead(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    dead text := p::jsonb->>'run_id';
+    dead text := p::jsonb->0->>'run_id';
 begin
     delete from catchup.leases where run_id = dead;
     perform catchup.give_back(dead, 0);
@@ -78,7 +78,7 @@ end $$;
 create or replace function public.catchup_close_run(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
 begin
     perform 1 from catchup.leases l
     where l.run_id = q->>'run_id' and l.generation = (q->>'generation')::bigint for key share;
@@ -94,16 +94,16 @@ create or replace function public.catchup_named(p text) returns jsonb
 language sql stable security invoker set search_path = '' as $$
     select jsonb_build_object('verdicts', coalesce(jsonb_agg(jsonb_build_object('key', v.key::jsonb, 'guard', v.guard,
         'state', v.state, 'reason', v.reason, 'detail', v.detail) order by v.at, v.key), '[]'))
-    from (select * from catchup.verdicts where run_id = p::jsonb->>'run_id'
-          order by at, key limit (p::jsonb->>'limit')::integer) v
+    from (select * from catchup.verdicts where run_id = p::jsonb->0->>'run_id'
+          order by at, key limit (p::jsonb->0->>'limit')::integer) v
 $$;
 
 create or replace function public.catchup_standing(p text) returns jsonb
 language sql stable security invoker set search_path = '' as $$
     select jsonb_build_object('reasons', coalesce(jsonb_object_agg(s.reason, s.n), '{}'))
     from (select v.reason, count(*) as n
-          from (select reason from catchup.verdicts where target = p::jsonb->>'target'
-                and fingerprint = p::jsonb->>'fingerprint' limit (p::jsonb->>'at_most')::integer) v
+          from (select reason from catchup.verdicts where target = p::jsonb->0->>'target'
+                and fingerprint = p::jsonb->0->>'fingerprint' limit (p::jsonb->0->>'at_most')::integer) v
           group by v.reason) s
 $$;
 
@@ -111,7 +111,7 @@ $$;
 create or replace function public.catchup_prune(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    before timestamptz := now() - make_interval(days => (p::jsonb->>'older_than_days')::integer);
+    before timestamptz := now() - make_interval(days => (p::jsonb->0->>'older_than_days')::integer);
     n_runs bigint; n_writes bigint; n_leases bigint; n_budget bigint;
 begin
     delete from catchup.writes where at < before;

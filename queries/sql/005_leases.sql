@@ -33,7 +33,7 @@ end $$;
 create or replace function public.catchup_take_lease(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     shape jsonb := catchup.resolve(q->'spec');
     held catchup.leases;
     next_generation bigint;
@@ -67,7 +67,7 @@ end $$;
 create or replace function public.catchup_beat(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
 begin
     update catchup.leases l set expires_at = clock_timestamp() + make_interval(secs => (q->>'ttl_s')::float8)
     where l.run_id = q->>'run_id' and l.generation = (q->>'generation')::bigint;
@@ -82,6 +82,6 @@ create or replace function public.catchup_release(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 begin
     delete from catchup.leases l
-    where l.run_id = p::jsonb->>'run_id' and l.generation = (p::jsonb->>'generation')::bigint;
+    where l.run_id = p::jsonb->0->>'run_id' and l.generation = (p::jsonb->0->>'generation')::bigint;
     return jsonb_build_object('ok', found);
 end $$;

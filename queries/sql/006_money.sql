@@ -26,7 +26,7 @@ end $$;
 create or replace function public.catchup_take_lump(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' set timezone = 'UTC' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     window_now record;
     room record;
     granted numeric;
@@ -83,7 +83,7 @@ end $$;
 create or replace function public.catchup_settle_run(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
 begin
     return jsonb_build_object('returned_usd',
         catchup.give_back(q->>'run_id', (q->>'spent_usd')::numeric + (q->>'possibly_usd')::numeric));

@@ -116,7 +116,7 @@ language plpgsql volatile security invoker
 set search_path = '' set lock_timeout = '5s' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    q jsonb := p::jsonb;
+    q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
     shape jsonb;
     result jsonb;

@@ -1,0 +1,121 @@
+"""Both roads to one database, behind one fixture: a test that takes `world` runs twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pytest
+
+from jobs.targets import DEFAULTS, Target
+from queries.dsn import DsnRoad
+from queries.ledger import Home, Lease, Ledger, WriteBatch, WriteRow
+from queries.migrations import Registration
+from queries.postgrest import PostgrestRoad
+from queries.road import Road
+from queries.table import Condition, PageQuery, Row, Slice, TableSpec
+from tests.servers.lite import StartPostgrest
+from tests.servers.postgres import Database
+
+VIDEOS, SCENES = DEFAULTS
+FINGERPRINT = "a-fingerprint"
+HERE = Home("here", "home-1", "boot-1", 4711, "12345", "lock-1")
+ELSEWHERE = Home("elsewhere", "home-2", "boot-2", 4712, "67890", "lock-2")
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True)
+class World:
+    """A database with a road to it. Load and migrate first: PostgREST reads the schema at its start."""
+
+    kind: Literal["dsn", "postgrest"]
+    database: Database
+    _start: StartPostgrest
+    _roads: list[Road] = field(default_factory=list)
+
+    async def road(self, who: Literal["owner", "wrong"] = "owner") -> Road:
+        """`wrong` is somebody who may log in and nothing else: another role here, the publishable key there."""
+        road: Road
+        if self.kind == "dsn":
+            road = DsnRoad(self.database.dsn if who == "owner" else self.database.dsn_as("nobody_special"))
+        else:
+            server = await self._start(self.database)
+            road = PostgrestRoad(server.url, server.secret_key if who == "owner" else server.publishable_key)
+        self._roads.append(road)
+        return road
+
+    async def ledger(self, who: Literal["owner", "wrong"] = "owner") -> Ledger:
+        return Ledger(await self.road(who))
+
+    async def videos(self, rows: int = 0) -> Ledger:
+        """The schema of DOMAIN.md (1), migrated, with videos v0001, v0002, ..."""
+        await self.database.load("videos.sql")
+        await self.database.migrate([VIDEOS])
+        await self.database.run(
+            "insert into public.videos (id, title, description, channel_id) "
+            "select 'v' || lpad(i::text, 4, '0'), 'title ' || i, 'text ' || i, 'c' || i % 3 from generate_series(1, %s) i",
+            (rows,),
+        )
+        return await self.ledger()
+
+    async def table(self, columns: str, spec: TableSpec, rows: str = "") -> Ledger:
+        """A table of its own for a test of keys or types."""
+        await self.database.run(f"create table public.{spec.table} ({columns}); grant all on public.{spec.table} to service_role")
+        if rows:
+            await self.database.run(f"insert into public.{spec.table} {rows}")
+        await self.database.migrate([Registration("a-target", spec)])
+        return await self.ledger()
+
+    async def close(self) -> None:
+        for road in self._roads:
+            await road.close()
+
+
+@pytest.fixture(params=["dsn", "postgrest"])
+async def world(request: Any, database: Database, start_postgrest: StartPostgrest) -> AsyncIterator[World]:
+    made = World(request.param, database, start_postgrest)
+    yield made
+    await made.close()
+
+
+def query_of(target: Target | Registration, **changes: Any) -> PageQuery:
+    name = target.name if isinstance(target, Target) else target.target
+    return replace(PageQuery(target.spec, name, FINGERPRINT, None, None, 100), **changes)
+
+
+def simple_spec(key: tuple[str, ...], read: tuple[str, ...] = ("body",), table: str = "things") -> TableSpec:
+    return TableSpec(table, key, read, ("summary",), (Condition("summary", "is null"),))
+
+
+async def begin(
+    ledger: Ledger, target: Target | Registration, *, run_id: str = "", home: Home = HERE, slice_: Slice = Slice()
+) -> Lease:
+    """Opens a run and takes its lease."""
+    name = target.name if isinstance(target, Target) else target.target
+    run_id = run_id or f"run-{next(_numbers)}"
+    await ledger.open_run(
+        run_id=run_id, job="a-job", target=name, fingerprint=FINGERPRINT, params={}, slice_=slice_, home=home, upper=None
+    )
+    return await ledger.take_lease(target=name, spec=target.spec, slice_=slice_, run_id=run_id, home=home)
+
+
+def batch_of(target: Target | Registration, lease: Lease, rows: Sequence[WriteRow], **changes: Any) -> WriteBatch:
+    name = target.name if isinstance(target, Target) else target.target
+    batch = WriteBatch(
+        write_id=f"write-{next(_numbers)}",
+        run_id=lease.run_id,
+        generation=lease.generation,
+        target=name,
+        fingerprint=FINGERPRINT,
+        spec=target.spec,
+        rows=rows,
+    )
+    return replace(batch, **changes)
+
+
+def filled(row: Row, text: str | None, **cells: str | None) -> WriteRow:
+    """The row with `text` for its first cell."""
+    first = next(iter(row.was))
+    return WriteRow(row.key, row.guard, row.was, {first: text, **cells})
