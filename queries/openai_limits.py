@@ -9,10 +9,10 @@ from email.utils import parsedate_to_datetime
 
 from queries.errors import RateLimits
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s|d)")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s|d))+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s|d)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|h|m|s|d))+")
 _TRY_AGAIN = re.compile(
-    r"(?:try again|retry|wait)\s+(?:in|after|for)\s+((?:\d+(?:\.\d+)?\s?(?:ms|[hmsd])[a-z]*\s*)+)", re.I
+    r"(?:try again|retry|wait)\s+(?:in|after|for)\s+((?:[0-9]+(?:\.[0-9]+)?\s?(?:ms|[hmsd])[a-z]*\s*)+)", re.I
 )
 _WORD = re.compile(r"\s+|(?<=[hmsd])(?:illiseconds?|ours?|inutes?|econds?|ecs?|ins?|rs?|ays?)", re.I)
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

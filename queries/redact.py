@@ -21,7 +21,7 @@ _SHAPES = re.compile(
     | \bpcsk_[\w*-]{6,}                           # Pinecone
     | \bAIza[\w*-]{20,}                           # Google
     | \beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?      # a JWT: Supabase's legacy keys
-    | (?<=Bearer\s)[^\s"',;]+
+    | (?<=Bearer\s)[^\s"',;]{8,}
     | (?<=Basic\s)[\w+/=-]{8,}
     | (?<=API\skey\sprovided:\s)[^\s"']+?(?=\.?(?:\s|$|"))
     | (?<=[?&]key=)[^&\s"']+
