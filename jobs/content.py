@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 _REFUSAL = re.compile(
-    r"^\W*(i['’]?m sorry|i am sorry|sorry, (but )?i|i can(['’]t|not) (help|assist|provide|summari[sz]e|comply|do)|"
-    r"i['’]?m (unable|not able) to|i am (unable|not able) to|as an ai\b|unfortunately, i (can|am)|"
-    r"i (do not|don['’]t) have (enough|sufficient|access)|there is (no|not enough) (information|content|description))",
+    r"^\W*(i'?m sorry|i am sorry|sorry, (but )?i|i can('t|not) (help|assist|provide|summari[sz]e|comply|do)|"
+    r"i'?m (unable|not able) to|i am (unable|not able) to|as an ai\b|unfortunately, i (can|am)|"
+    r"i (do not|don't) have (enough|sufficient|access)|there is (no|not enough) (information|content|description))",
     re.IGNORECASE,
 )
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\r\n]+")
+_UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]")
 _CLOSING = ".,;:!?"
 _CONTROL_SHARE_MOST = 0.05
 # control characters but newline and tab, lone surrogates, and the characters that change the direction of text
@@ -42,13 +44,17 @@ def is_binary(text: str) -> bool:
     odd = sum(1 for c in head if (c < " " and c not in "\n\r\t") or c == "\ufffd" or "\x7f" <= c <= "\x9f")
     if odd > _CONTROL_SHARE_MOST * len(head):
         return True
-    return len(head) >= 200 and re.fullmatch(r"[A-Za-z0-9+/=\r\n]+", head) is not None and max(map(len, head.split())) > 60
+    return (
+        len(head) >= 200 and re.fullmatch(r"[A-Za-z0-9+/=\r\n]+", head) is not None and max(map(len, head.split())) > 60
+    )
 
 
 def _is_unspaced(text: str) -> bool:
     """Chinese, Japanese and Thai write without spaces: their words cannot be counted by them."""
     letters = [c for c in text if c.isalpha()]
-    wide = sum(1 for c in letters if "\u0e00" <= c <= "\u0e7f" or "\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7af")
+    wide = sum(
+        1 for c in letters if "\u0e00" <= c <= "\u0e7f" or "\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7af"
+    )
     return bool(letters) and wide > 0.5 * len(letters)
 
 
@@ -56,7 +62,7 @@ def why_not_worth_storing(answer: str, source: str, prompt: str) -> str:
     """The reason this answer is no result; empty when it may be stored."""
     if not answer.strip() or not any(c.isalnum() for c in answer):
         return "empty answer"
-    if _REFUSAL.search(answer):
+    if _REFUSAL.search(answer.replace("\u2019", "'")):
         return "refusal"
     if _is_echo(answer, prompt):
         return "echo of the prompt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from jobs.engine import fault_points
 from jobs.engine.books import Books
@@ -82,7 +83,7 @@ class Asking:
         while True:
             reservation, ticket = await self._admit(ask)
             try:
-                attempt, answer = await self._send(ask, reservation, ticket)
+                attempt, answer = await self._send(ask, reservation)
             except Throttle as refusal:
                 self.rate.refused(ticket, refusal)
                 self.breaker.abandoned()
@@ -134,19 +135,18 @@ class Asking:
         if self.stop.is_asked:
             raise Stopped
 
-    async def _send(self, ask: Ask, reservation: Reservation, ticket: Ticket) -> tuple[int, ChatAnswer]:
+    async def _send(self, ask: Ask, reservation: Reservation) -> tuple[int, ChatAnswer]:
         """One attempt, booked before it leaves; one without an answer is booked again for what it may cost."""
         attempt = self.journal.attempted([row.key for row in ask.rows], reservation.worst_usd)
         self.tally.calls += 1
-        task = asyncio.current_task()
-        assert task is not None
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         self.sending.add(task)
         try:
             fault_points.reach("send.before")
             answer = await self.chat.ask(ask.request)
             fault_points.reach("answer.received")
         except CatchupError as error:
-            self.rate.learn(ticket, getattr(error, "limits", None))
+            self.rate.learn(getattr(error, "limits", None))
             self._book_nothing(attempt, reservation, reservation.worst_usd if _may_be_billed(error) else 0.0)
             raise
         except BaseException:  # cancelled or broken while it was out: the provider may bill it
@@ -162,7 +162,7 @@ class Asking:
         self.writer.spend(Spend(calls=1, possibly_usd=possibly_usd))
 
     def _learn(self, ticket: Ticket, answer: ChatAnswer) -> None:
-        self.rate.learn(ticket, answer.limits)
+        self.rate.learn(answer.limits)
         allowed = None if self.rate.per_min is None else self.rate.per_min / 60
         now = self.clock.now()
         self.slots.learn(now - ticket.sent_at, allowed, now)
@@ -191,7 +191,7 @@ class Asking:
     def _judge(self, ask: Ask, answer: ChatAnswer) -> list[Good | Bad]:
         try:
             return self.job.judge(ask, answer, self.means)
-        except Exception as bug:  # noqa: BLE001  # one odd answer must not stop the run; it is named, not hidden
+        except Exception as bug:  # one odd answer must not stop the run; it is named, not hidden
             return [Bad(row, "internal error", f"{type(bug).__name__} while judging the answer") for row in ask.rows]
 
     def _paid(self, good: Good, answer: ChatAnswer) -> Paid:
@@ -210,7 +210,9 @@ class Asking:
             self._take_back(row, text)
         if self.collapse.is_general:
             self.stop.ask(
-                Exit.BREAKER, "the provider gives the same text for many different rows", "look at the prompt and the model"
+                Exit.BREAKER,
+                "the provider gives the same text for many different rows",
+                "look at the prompt and the model",
             )
 
     def _drop(self, row: Row, text: str) -> None:

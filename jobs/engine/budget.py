@@ -60,7 +60,9 @@ class Budget:
         return self._granted_usd - self._reserved_usd - self.spent_usd - self.possibly_usd
 
     async def _ask_for_more(self, worst_usd: float) -> bool:
-        ceilings = [c for c in (self._ceilings.run_usd, self._ceilings.hour_usd, self._ceilings.day_usd) if c is not None]
+        ceilings = [
+            c for c in (self._ceilings.run_usd, self._ceilings.hour_usd, self._ceilings.day_usd) if c is not None
+        ]
         want = max(worst_usd - self._room(), min(ceilings) * _LUMP_SHARE)
         run_left = None
         if self._ceilings.run_usd is not None:

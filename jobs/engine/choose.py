@@ -28,7 +28,7 @@ async def choose_target(candidates: Sequence[Target], road: Road) -> Target:
         raise Misconfigured(f"several targets fit this database: {names}", fix="say which with --target")
     raise Misconfigured(
         "no default target fits this database: " + "; ".join(reasons),
-        fix="describe your table in catchup.toml (`catchup init` writes one), or check the database you are connected to",
+        fix="describe your table in catchup.toml (`catchup init` writes one), or connect to the right database",
     )
 
 

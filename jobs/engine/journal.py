@@ -200,15 +200,18 @@ def read(path: Path) -> tuple[Past, int, int]:
         if past.torn or not content:
             return past, 0, 0
         raise Misconfigured(f"{path} has no header", fix="it is not a journal of this tool; move it away")
-    if past.header.get("v") != VERSION:
-        raise Misconfigured(f"{path} has format {past.header.get('v')}, this version reads {VERSION}", fix="use the version that wrote it")
+    found = past.header.get("v")
+    if found != VERSION:
+        raise Misconfigured(
+            f"{path} has format {found}, this version reads {VERSION}", fix="use the version that wrote it"
+        )
     return past, end, attempt
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, Any]] | None:
     checksum, _, body = line.partition(b" ")
     try:
-        if len(checksum) != 8 or int(checksum, 16) != zlib.crc32(body):
+        if checksum != b"%08x" % zlib.crc32(body):
             return None
         kind, record = json.loads(body)
     except ValueError:

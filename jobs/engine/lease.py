@@ -10,7 +10,7 @@ from typing import Any
 from jobs.engine.clock import Clock
 from jobs.engine.state_dir import StateDir
 from queries.errors import Fenced, LeaseHeld, RunFatal, UpstreamError
-from queries.ledger import Holder, Home, Ledger, Lease
+from queries.ledger import Holder, Home, Lease, Ledger
 from queries.table import Slice, TableSpec
 
 BEAT_S = 10.0

@@ -14,7 +14,7 @@ from jobs.engine.options import Options
 from jobs.engine.state_dir import StateDir, lock_id
 from jobs.targets import Target
 from queries.errors import LeaseHeld, Misconfigured
-from queries.ledger import Hello, Holder, Home, Ledger, Lease, RunRecord
+from queries.ledger import Hello, Home, Lease, Ledger, RunRecord
 from queries.table import TableFacts
 
 
@@ -50,14 +50,18 @@ def check_table(target: Target, facts: TableFacts) -> list[str]:
     spec = target.spec
     for name in (*spec.key, *spec.read, *spec.cells, *spec.filters):
         if name not in facts.columns:
-            raise Misconfigured(f"{spec.table} has no column {name}", fix=f"correct target {target.name} in catchup.toml")
+            raise Misconfigured(
+                f"{spec.table} has no column {name}", fix=f"correct target {target.name} in catchup.toml"
+            )
     if not any(set(unique) <= set(spec.key) for unique in facts.unique_keys):
         raise Misconfigured(
             f"{spec.table} has no unique key on ({', '.join(spec.key)})", fix="name the columns of its primary key"
         )
     blind = [name for name in (*spec.key, *spec.read, *spec.cells) if not facts.columns[name].selectable]
     if blind:
-        raise Misconfigured(f"role {facts.role} may not read {', '.join(blind)}", fix="grant SELECT, or use another key")
+        raise Misconfigured(
+            f"role {facts.role} may not read {', '.join(blind)}", fix="grant SELECT, or use another key"
+        )
     fixed = [name for name in spec.cells if not facts.columns[name].updatable]
     if fixed:
         raise Misconfigured(f"role {facts.role} may not update {', '.join(fixed)}", fix="grant UPDATE on these columns")
@@ -111,14 +115,13 @@ class Opening:
 
     async def earlier(self, home: Home) -> RunRecord | None:
         """The unfinished run this one continues; refuses where going on would lose or pay twice."""
-        record = await self.database.insist(
-            lambda: self.ledger.unfinished_run(self.target.name, self.options.slice)
-        )
+        record = await self.database.insist(lambda: self.ledger.unfinished_run(self.target.name, self.options.slice))
         if record is None:
             return None
         if record.fingerprint != self.fingerprint and not self.options.fresh:
+            differs = self._differences(record)
             raise Misconfigured(
-                f"run {record.run_id} of {self.target.name} is unfinished and was different: {self._differences(record)}",
+                f"run {record.run_id} of {self.target.name} is unfinished and was different: {differs}",
                 fix="go on with the old settings, or give up its cursor with --fresh (nothing paid is lost)",
             )
         self._check_journal(record, home)
@@ -132,13 +135,14 @@ class Opening:
     def _check_journal(self, record: RunRecord, home: Home) -> None:
         path = self.state.journal_path(record.run_id)
         here = record.home_id == home.home_id
-        if path.exists() and here or record.unconfirmed == 0 or self.options.abandon_journal:
+        if (path.exists() and here) or record.unconfirmed == 0 or self.options.abandon_journal:
             return
         where = "here, but its journal is missing" if here else f"on {record.home_host}"
+        there = "with its journal" if here else f"on {record.home_host}"
         raise Misconfigured(
             f"run {record.run_id} was working {where}: up to {record.unconfirmed} answers worth "
             f"${record.unconfirmed_usd:.4f} are paid and not yet stored",
-            fix=f"start it {'with its journal' if here else f'on {record.home_host}'}, or pay for those again with --abandon-journal",
+            fix=f"start it {there}, or pay for those again with --abandon-journal",
         )
 
     async def take(self, home: Home, record: RunRecord | None) -> Opened:
@@ -180,12 +184,9 @@ class Opening:
 
 def check_header(past: Past, place: str, target: str) -> None:
     """A journal of another database or target is never replayed into this one."""
-    if past.header and (past.header.get("place") != place or past.header.get("target") != target):
+    of, at = past.header.get("target", target), past.header.get("place", place)
+    if (of, at) != (target, place):
         raise Misconfigured(
-            f"the journal belongs to {past.header.get('target')} on {past.header.get('place')}, not to {target} on {place}",
+            f"the journal belongs to {of} on {at}, not to {target} on {place}",
             fix="it was moved or copied; put it back, or set another CATCHUP_STATE_DIR",
         )
-
-
-def describe_holder(holder: Holder) -> str:
-    return f"run {holder.run_id} on {holder.home.host} (pid {holder.home.pid}), {holder.seconds_left:.0f} s left on its lease"

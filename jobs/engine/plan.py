@@ -11,7 +11,8 @@ from jobs.engine.options import Options
 from jobs.engine.watch import Plan
 from queries.errors import Misconfigured
 from queries.ledger import Ledger
-from queries.table import PageQuery, Row, TableFacts
+from queries.road import Road
+from queries.table import Condition, PageQuery, Row, TableFacts
 
 BLAST_ROWS = 1_000
 BLAST_TIMES = 10
@@ -55,7 +56,8 @@ def refuse_new_triggers(plan: Plan, options: Options) -> None:
     if unknown:
         raise Misconfigured(
             f"the table has a trigger or publication that was not there last time: {', '.join(unknown)}",
-            fix="every written row would fire it; if that is meant: " + " ".join(f"--allow-triggers {n}" for n in unknown),
+            fix="every written row would fire it; if that is meant: "
+            + " ".join(f"--allow-triggers {n}" for n in unknown),
         )
 
 
@@ -73,35 +75,39 @@ async def sample(ledger: Ledger, query: PageQuery, options: Options) -> list[Row
     return rows
 
 
-def build(
-    job: Job,
-    means: Means,
-    rows: Sequence[Row],
-    counted: Counted,
-    *,
-    provider: str,
-    where: str,
-    facts: TableFacts | None,
-    last_time: int | None,
-    known_triggers: Sequence[str] | None,
-    notes: Sequence[str] = (),
-    standing: Sequence[tuple[str, int]] = (),
-    tokens_out_per_row: float | None = None,
-) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was read before planning."""
+
+    rows: Sequence[Row]
+    counted: Counted
+    facts: TableFacts | None = None
+    last_time: int | None = None
+    known_triggers: Sequence[str] | None = None
+    standing: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    tokens_out_per_row: float | None = None
+
+
+def triggers_of(facts: TableFacts) -> tuple[str, ...]:
+    """Everything that fires on, or copies, each row we write."""
+    return (*facts.triggers, *(f"publication {name}" for name in facts.publications))
+
+
+def build(job: Job, means: Means, found: Findings, *, provider: str, where: str) -> Plan:
     """Numbers only from what was read; what is guessed is marked as a guess by its field's name."""
-    prepared = [job.prepare(row, means) for row in rows]
+    prepared = [job.prepare(row, means) for row in found.rows]
     asks = [ask for ask in prepared if isinstance(ask, Ask)]
     skips = Counter(skip.reason for skip in prepared if isinstance(skip, Skip))
-    tokens_in = sum(ask.tokens_in for ask in asks)
-    per_row = tokens_in / len(asks) if asks else 0.0
-    out = tokens_out_per_row or 0.4 * means.target.max_completion_tokens
-    share = len(asks) / len(rows) if rows else 0.0
-    pending = max(counted.rows, len(rows))
-    estimate = facts.estimated_rows if facts and counted.is_floor else None
-    for_cost = max(pending, min(estimate, means.options.limit or estimate)) if estimate else pending
-    usd_per_row = means.price.worst_usd(round(per_row), round(out))
-    weight = sum(len(str(value)) for row in rows for value in row.values.values()) / len(rows) if rows else 0.0
-    triggers = (*facts.triggers, *(f"publication {name}" for name in facts.publications)) if facts else ()
+    per_row = sum(ask.tokens_in for ask in asks) / len(asks) if asks else 0.0
+    out = found.tokens_out_per_row or 0.4 * means.target.max_completion_tokens
+    pending = max(found.counted.rows, len(found.rows))
+    estimate = found.facts.estimated_rows if found.facts and found.counted.is_floor else None
+    will_ask = _rows_planned(pending, estimate, means.options.limit) * (
+        len(asks) / len(found.rows) if found.rows else 0
+    )
+    triggers = triggers_of(found.facts) if found.facts else ()
+    known = found.known_triggers
     spec = means.target.spec
     return Plan(
         job=job.name,
@@ -112,21 +118,53 @@ def build(
         provider=provider,
         cells=spec.cells,
         pending_counted=pending,
-        pending_is_floor=counted.is_floor,
+        pending_is_floor=found.counted.is_floor,
         pending_estimate=estimate,
-        estimate_usd=for_cost * share * usd_per_row,
-        sampled_rows=len(rows),
+        estimate_usd=will_ask * means.price.worst_usd(round(per_row), round(out)),
+        sampled_rows=len(found.rows),
         tokens_in_per_row=per_row,
-        rewrite_bytes=round(for_cost * share * (_TUPLE_BYTES + weight + 4 * out)),
-        last_time=last_time,
-        triggers=tuple(triggers),
-        new_triggers=tuple(t for t in triggers if known_triggers is not None and t not in known_triggers),
+        rewrite_bytes=round(will_ask * (_TUPLE_BYTES + _weight(found.rows) + 4 * out)),
+        last_time=found.last_time,
+        triggers=triggers,
+        new_triggers=tuple(name for name in triggers if known is not None and name not in known),
         ceilings=_ceilings(means.options),
         samples=tuple((" ".join(ask.rows[0].key), ask.request.user) for ask in asks[:3]),
         would_skip=tuple(skips.most_common()),
-        notes=tuple(notes),
-        standing=tuple(standing),
+        notes=found.notes,
+        standing=found.standing,
     )
+
+
+def _rows_planned(pending: int, estimate: int | None, limit: int | None) -> int:
+    rows = max(pending, estimate or 0)
+    return rows if limit is None else min(rows, limit)
+
+
+def _weight(rows: Sequence[Row]) -> float:
+    """Mean bytes of a row's values that we read: an UPDATE writes the whole row anew."""
+    return sum(len(str(value)) for row in rows for value in row.values.values()) / len(rows) if rows else 0.0
+
+
+async def before_migrate(job: Job, means: Means, road: Road, provider: str) -> Plan:
+    """A preview without the ledger: plain reads, no joined rows, no verdicts of earlier runs."""
+    spec, options = means.target.spec, means.options
+    conditions = (*spec.pending, *(Condition(name, "=", value) for name, value in options.where))
+    columns = tuple(dict.fromkeys((*spec.key, *spec.read)))
+    wanted = min(options.limit or BLAST_ROWS + 1, BLAST_ROWS + 1)
+    rows: list[Row] = []
+    above = options.slice.above
+    while len(rows) < wanted:
+        most = min(_SAMPLE, wanted - len(rows))
+        page = await road.peek(
+            spec.table, columns, key=spec.key, conditions=conditions, above=above, limit=most, schema=spec.schema
+        )
+        if not page:
+            break
+        rows += [Row(tuple(str(found[name]) for name in spec.key), "", found, {}) for found in page]
+        above = rows[-1].key
+    counted = Counted(len(rows), is_floor=len(rows) > BLAST_ROWS)
+    notes = ("the ledger is not installed yet: run `catchup migrate` before the real run",)
+    return build(job, means, Findings(rows, counted, notes=notes), provider=provider, where=road.where)
 
 
 def _ceilings(options: Options) -> str:

@@ -39,7 +39,10 @@ async def replay(past: Past, writer: WriteBack, books: Books, template: WriteBat
 
 
 def _batch(intent: dict[str, Any], past: Past, template: WriteBatch) -> WriteBatch:
-    known = {**past.paid, **{tuple(row["k"]): Paid(tuple(row["k"]), row["g"], row["w"], row["c"]) for row in intent["back"]}}
+    known = {
+        **past.paid,
+        **{tuple(row["k"]): Paid(tuple(row["k"]), row["g"], row["w"], row["c"]) for row in intent["back"]},
+    }
     keys = [tuple(key) for key in intent["keys"]]
     # a later batch may have settled some of them: then only the money of this one is still open
     rows = [known[key] for key in keys] if all(key in known for key in keys) else []

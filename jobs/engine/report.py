@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.engine.books import Books
@@ -11,6 +11,7 @@ from jobs.engine.stop import Reason, Stop
 from jobs.engine.verdict import Exit, Money, Verdict
 from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
+from jobs.engine.write_back import BACKLOG_MOST
 from queries.errors import CatchupError, LeaseHeld
 from queries.ledger import Hello
 
@@ -65,7 +66,7 @@ def bound_by(session: Session) -> str:
     limit = asking.rate.bound_by()
     if limit:
         return limit
-    if session.writer.backlog > session.writer.backlog_most / 2:
+    if session.writer.backlog > BACKLOG_MOST / 2:
         return "database load (--db-load)"
     if session.slots.in_flight >= session.slots.size:
         return "concurrency" if session.work.options.concurrency else "the provider's latency"
@@ -116,18 +117,13 @@ def verdict_of(ending: Ending) -> Verdict:
 def refused(ending: Ending, error: CatchupError, reason: Reason) -> Verdict:
     """A run that ended before, or outside, its session: the reason and the fix, and books that say nothing was done."""
     ending.stop.ask(reason.exit, error.what, error.fix)
-    verdict = verdict_of(ending)
     said = f" ({reason.service}: {reason.words})" if reason.words else ""
     facts = {"held_for_s": round(error.seconds_left)} if isinstance(error, LeaseHeld) else {}
-    return Verdict(**{**_fields(verdict), "headline": error.what + said, "facts": facts})
-
-
-def _fields(verdict: Verdict) -> dict[str, object]:
-    return {name: getattr(verdict, name) for name in Verdict.__dataclass_fields__}
+    return replace(verdict_of(ending), exit=reason.exit, headline=error.what + said, facts=facts)
 
 
 def _judge(ending: Ending) -> tuple[Exit, str]:
-    books, stop, session = ending.books, ending.stop, ending.session
+    books, stop = ending.books, ending.stop
     if not books.balance():
         off = books.selected - books.settled() - books.to_do
         return Exit.UNEXPECTED, f"the books do not balance: {off:+d} rows are unaccounted for"
@@ -136,17 +132,23 @@ def _judge(ending: Ending) -> tuple[Exit, str]:
         return stop.exit, f"stopped: {stop.why}{said}"
     if ending.work.options.dry_run:
         return Exit.DONE, "dry run: nothing was written, nothing was paid"
+    return _judge_finished(ending)
+
+
+def _judge_finished(ending: Ending) -> tuple[Exit, str]:
+    """Nothing stopped it: then a run with work and without a single call is a fault of ours, never a success."""
+    books, session = ending.books, ending.session
     calls = session.asking.tally.calls if session else 0
     recovered = session.writer.recovered if session else 0
     if books.selected > books.skipped.total() and calls == 0 and recovered == 0 and not books.failed:
         return Exit.UNEXPECTED, "there was work and not one call was made"
     if books.failed or books.changed or books.gone:
         return Exit.SOME_NAMED, "finished, and the rows named below were not written"
-    if books.selected == 0:
-        nothing = Exit.NOTHING_TO_DO if ending.work.options.error_on_nothing else Exit.DONE
-        return nothing, "nothing to do: no row is pending"
     beyond = "; more rows are pending beyond this run" if session and session.pending_beyond else ""
-    return Exit.DONE, f"done{beyond}"
+    if books.selected or beyond:
+        return Exit.DONE, f"done{beyond}"
+    nothing = Exit.NOTHING_TO_DO if ending.work.options.error_on_nothing else Exit.DONE
+    return nothing, "nothing to do: no row is pending"
 
 
 def _next(ending: Ending, exit_: Exit) -> str:

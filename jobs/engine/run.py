@@ -6,7 +6,6 @@ import asyncio
 
 from jobs.engine import fault_points, plan
 from jobs.engine.books import Books
-from jobs.engine.clock import Clock
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
 from jobs.engine.opening import Opened, Opening, check_header, check_ledger, check_table, run_params
@@ -75,16 +74,22 @@ class Run:
             await self.work.clock.sleep(_TICK_S)
 
     def _ending(self) -> Ending:
-        return Ending(self.work, self.books, self.stop, self.session, self._plan, self._hello, self._notes, self._started)
+        return Ending(
+            self.work, self.books, self.stop, self.session, self._plan, self._hello, self._notes, self._started
+        )
 
     # --- dry run -----------------------------------------------------------------------------------------
 
     async def _dry_run(self) -> Verdict:
         """Reads only: no ledger row, no lease, no file of ours."""
-        hello = await self._database.insist(lambda: self.work.ledger.hello(self.work.target.spec, self.work.target.name))
+        hello = await self._database.insist(
+            lambda: self.work.ledger.hello(self.work.target.spec, self.work.target.name)
+        )
         if hello.schema_version is None:
             self._notes.append("the ledger is not installed yet: run `catchup migrate` before the real run")
-            self._plan = await plan.before_migrate(self.work.job, self._means, self.work.ledger.road, self.work.chat.name)
+            self._plan = await plan.before_migrate(
+                self.work.job, self._means, self.work.ledger.road, self.work.chat.name
+            )
         else:
             self._hello = hello
             self._plan = await self._make_plan(await self._facts(), self._query())
@@ -100,9 +105,7 @@ class Run:
         opening = self._opening(state)
         home = opening.hold()
         try:
-            self._hello = await self._database.insist(
-                lambda: self.work.ledger.hello(self.work.target.spec, self.work.target.name)
-            )
+            self._hello = await self._greet()
             check_ledger(self._hello, self.work.target)
             facts = await self._facts()
             self._notes += check_table(self.work.target, facts)
@@ -118,6 +121,10 @@ class Run:
             return await self._work_through(opened)
         finally:
             state.unlock(opening.lock)
+
+    async def _greet(self) -> Hello:
+        work = self.work
+        return await self._database.insist(lambda: work.ledger.hello(work.target.spec, work.target.name))
 
     async def _facts(self) -> TableFacts:
         return await self._database.insist(lambda: self.work.ledger.facts(self.work.target.spec))
@@ -152,21 +159,17 @@ class Run:
         counted = await self._database.insist(lambda: plan.count(ledger, query, work.options, last_time))
         rows = await self._database.insist(lambda: plan.sample(ledger, query, work.options))
         standing = await self._database.insist(lambda: ledger.standing(work.target.name, self._fingerprint))
-        known = last.params.get("triggers") if last else None
-        self._params["triggers"] = [*facts.triggers, *(f"publication {name}" for name in facts.publications)]
-        return plan.build(
-            work.job,
-            self._means,
-            rows,
-            counted,
-            provider=work.chat.name,
-            where=ledger.road.where,
+        self._params["triggers"] = list(plan.triggers_of(facts))
+        found = plan.Findings(
+            rows=rows,
+            counted=counted,
             facts=facts,
             last_time=last_time,
-            known_triggers=known,
-            notes=self._notes,
+            known_triggers=last.params.get("triggers") if last else None,
             standing=tuple(standing.items()),
+            notes=tuple(self._notes),
         )
+        return plan.build(work.job, self._means, found, provider=work.chat.name, where=ledger.road.where)
 
     def _query(self) -> PageQuery:
         options = self.work.options
@@ -190,9 +193,7 @@ class Run:
         await session.close_given_up("given up by --fresh")
 
     async def _work_through(self, opened: Opened) -> Verdict:
-        self.session = session = Session(
-            self.work, self._database, self.stop, opened, self._query(), self.books
-        )
+        self.session = session = Session(self.work, self._database, self.stop, opened, self._query(), self.books)
         if opened.record is not None:
             self.work.watcher.notice(session.going_on())
         try:

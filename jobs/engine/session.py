@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import replace
 from typing import Any, Literal
 
-from jobs.engine import fault_points
 from jobs.engine.asking import Asking, Stopped
 from jobs.engine.books import Books
 from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget
+from jobs.engine.canary import open_the_tap
 from jobs.engine.checkpoint import Checkpoint
 from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
@@ -31,11 +31,10 @@ from jobs.engine.verdict import Exit, Named
 from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
 from jobs.engine.write_back import BACKLOG_MOST, Entry, WriteBack
-from queries.errors import CatchupError, Misconfigured
+from queries.errors import CatchupError
 from queries.ledger import Lump, RowVerdict, WriteBatch
 from queries.table import PageQuery, Row
 
-_CANARIES_MOST = 5
 _CRASHES_MOST = 3
 _SAME_BUGS_MOST = 3
 _NAMED_MOST = 200
@@ -105,7 +104,7 @@ class Session:
             stop=stop,
             may_pay=self.keeper.may_pay,
         )
-        self._database = database
+        self.database = database
         self._background: list[asyncio.Task[None]] = []
         self.is_ending = False
         self.is_closed = False
@@ -133,7 +132,7 @@ class Session:
         self.phase = "canary"
         rows = self._rows()
         try:
-            if await self._canary(rows):
+            if await open_the_tap(self, rows):
                 self.phase = "running"
                 self.tap_opened_at = self.work.clock.now()
                 self._spawn(self.writer.run())
@@ -158,70 +157,26 @@ class Session:
             for row in rows:
                 yield row
 
-    async def _canary(self, rows: AsyncGenerator[Row, None]) -> bool:
-        """One row paid, written and read back before the tap opens; a content failure passes on to the next."""
-        tried = 0
-        async for row in rows:
-            if self._limit_reached():
-                self.pending_beyond = True
-                return False
-            ask = self._select(row)
-            if ask is None:
-                continue
-            tried += 1
-            await self._one(ask)
-            await self.writer.flush()
-            if self.stop.is_asked:
-                return False
-            if self.writer.last_written == row.key:
-                await self._read_back(row)
-                return True
-            self._refuse_unwritable(row)
-            if tried >= _CANARIES_MOST:
-                raise Misconfigured(
-                    f"none of the first {tried} rows gave a text that could be stored; nothing more was paid",
-                    fix="the reasons are named: look at the prompt, the model and these rows",
-                )
-        return False
-
-    async def _read_back(self, row: Row) -> None:
-        fault_points.reach("verify.before")
-        spec = self.work.target.spec
-        cells = await self._database.insist(lambda: self.work.ledger.read_back(spec, [row.key]))
-        if not cells.get(row.key, {}).get(spec.cells[0]):
-            raise Misconfigured(
-                f"row {' '.join(row.key)} was confirmed as written, but reading it back shows nothing",
-                fix="a trigger or rule may undo the write; nothing more was paid",
-            )
-
-    def _refuse_unwritable(self, row: Row) -> None:
-        last = self.named[-1] if self.named else None
-        if last and last.key == " ".join(row.key) and last.state == "changed" and last.reason == "hidden":
-            raise Misconfigured(
-                f"the update of row {last.key} affected 0 rows although nothing had changed it",
-                fix="row level security hides it, or the key is wrong: use service_role or a role with a policy",
-            )
-
     async def _tap(self, rows: AsyncGenerator[Row, None]) -> None:
         async for row in rows:
-            if self._limit_reached():
+            if self.limit_reached():
                 self.pending_beyond = True
                 return
-            ask = self._select(row)
+            ask = self.select(row)
             if ask is None:
                 continue
             while self.writer.backlog > BACKLOG_MOST:
                 await self.work.clock.sleep(0.05)
             await self.slots.take()
-            task = asyncio.create_task(self._one(ask, takes_slot=True))
+            task = asyncio.create_task(self.one(ask, takes_slot=True))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _limit_reached(self) -> bool:
+    def limit_reached(self) -> bool:
         limit = self.work.options.limit
         return limit is not None and self.admitted >= limit
 
-    def _select(self, row: Row) -> Ask | None:
+    def select(self, row: Row) -> Ask | None:
         """Content checks, with the row named on disk meanwhile: if its text kills us, we will know which it was."""
         self.books.selected += 1
         crashes = self.opened.past.crashes.get(row.key, 0) if self.opened.past else 0
@@ -231,7 +186,7 @@ class Session:
         self.opened.journal.mark(row.key)
         try:
             item = self.work.job.prepare(row, self.work.means)
-        except Exception as bug:  # noqa: BLE001  # one odd row must not stop the run; it is named, not hidden
+        except Exception as bug:  # one odd row must not stop the run; it is named, not hidden
             self._note_bug(bug)
             self._except(row, "failed", "internal error", f"{type(bug).__name__} while reading its text")
             return None
@@ -247,13 +202,13 @@ class Session:
         verdict = RowVerdict(row.key, row.guard, state, reason, detail)
         self.writer.put(Entry(row.key, row.guard, verdict=verdict))
 
-    async def _one(self, ask: Ask, *, takes_slot: bool = False) -> None:
+    async def one(self, ask: Ask, *, takes_slot: bool = False) -> None:
         """One request to its end; whatever ends it early leaves its rows to do."""
         try:
             await self.asking.ask(ask)
         except (Stopped, asyncio.CancelledError):
             self.books.to_do += len(ask.rows)
-        except Exception as error:  # noqa: BLE001  # what is unknown stops the run, with its books still balanced
+        except Exception as error:  # what is unknown stops the run, with its books still balanced
             self.books.to_do += len(ask.rows)
             self._end_by(error)
         finally:
@@ -323,8 +278,9 @@ class Session:
 
     async def _close(self, state: Literal["stopped", "finished", "cancelled"], why: str) -> None:
         ledger, lease = self.work.ledger, self.opened.lease
-        budget = self.asking.budget
-        await ledger.settle_run(lease.run_id, spent_usd=budget.spent_usd, possibly_usd=budget.possibly_usd)
+        budget, record = self.asking.budget, self.opened.record
+        before_usd = record.spent_usd + record.possibly_usd if record else 0.0
+        await ledger.settle_run(lease.run_id, spent_usd=before_usd + budget.spent_usd, possibly_usd=budget.possibly_usd)
         await ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
         await ledger.release(lease)
         self.is_closed = True
@@ -342,7 +298,7 @@ class Session:
 
     async def _take_lump(self, want_usd: float) -> Lump:
         ceilings = self.work.options.ceilings
-        return await self._database.insist(
+        return await self.database.insist(
             lambda: self.work.ledger.take_lump(run_id=self.opened.run_id, want_usd=want_usd, ceilings=ceilings)
         )
 

@@ -55,7 +55,9 @@ class StateDir:
         try:
             home_id = str(json.loads(file.read_bytes())["home_id"])
         except (ValueError, KeyError, TypeError):
-            raise Misconfigured(f"{file} is damaged", fix="look at it; delete it only if no run is unfinished") from None
+            raise Misconfigured(
+                f"{file} is damaged", fix="look at it; delete it only if no run is unfinished"
+            ) from None
         return Home(
             host=socket.gethostname(),
             home_id=home_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jobs.engine import fault_points
 from jobs.engine.books import Books
@@ -20,7 +20,6 @@ from queries.ledger import Ledger, RowVerdict, Spend, WriteBatch, WriteResult, W
 from queries.table import Key
 
 _FLUSH_S = 1.0  # also the bound of what another host could not see after our death
-_NAMED_MOST = 200
 BACKLOG_MOST = 2_000
 
 
@@ -35,44 +34,29 @@ class Entry:
     recovered: bool = False
 
 
+@dataclass(slots=True)
 class WriteBack:
     """The only writer of a run: one batch in flight, each with its own id, journaled before it is sent."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        database: Database,
-        journal: Journal,
-        checkpoint: Checkpoint,
-        books: Books,
-        clock: Clock,
-        template: WriteBatch,
-        on_named: Callable[[Named], None],
-        on_cancel: Callable[[], None],
-        unconfirmed: Callable[[], tuple[int, float]],
-    ) -> None:
-        self._ledger = ledger
-        self._database = database
-        self._journal = journal
-        self._checkpoint = checkpoint
-        self._books = books
-        self._clock = clock
-        self._template = template
-        self._on_named = on_named
-        self._on_cancel = on_cancel
-        self._unconfirmed = unconfirmed
-        self._pending: list[Entry] = []
-        self._oldest_at: float | None = None
-        self._size = PieceSize(start=500, most=1_000)
-        self._unbooked = Spend()
-        self._more = asyncio.Event()
-        self._turn = asyncio.Lock()
-        self.recovered = 0
-        self.last_written: Key | None = None
-        self._leaving: list[Entry] = []
-
-    backlog_most = BACKLOG_MOST
+    ledger: Ledger
+    database: Database
+    journal: Journal
+    checkpoint: Checkpoint
+    books: Books
+    clock: Clock
+    template: WriteBatch
+    on_named: Callable[[Named], None]
+    on_cancel: Callable[[], None]
+    unconfirmed: Callable[[], tuple[int, float]]
+    recovered: int = 0
+    last_written: Key | None = None
+    _pending: list[Entry] = field(default_factory=list)
+    _leaving: list[Entry] = field(default_factory=list)
+    _oldest_at: float | None = None
+    _size: PieceSize = field(default_factory=lambda: PieceSize(start=500, most=1_000))
+    _unbooked: Spend = field(default_factory=Spend)
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def backlog(self) -> int:
@@ -85,7 +69,7 @@ class WriteBack:
     def put(self, entry: Entry) -> None:
         self._pending.append(entry)
         if self._oldest_at is None:
-            self._oldest_at = self._clock.now()
+            self._oldest_at = self.clock.now()
         self._more.set()
 
     def take_back(self, key: Key) -> Entry | None:
@@ -101,9 +85,9 @@ class WriteBack:
             await self._more.wait()
             self._more.clear()
             while self._pending:
-                age = self._clock.now() - (self._oldest_at or 0.0)
+                age = self.clock.now() - (self._oldest_at or 0.0)
                 if len(self._pending) < self._size.rows and age < _FLUSH_S:
-                    await self._clock.sleep(min(0.05, _FLUSH_S - age))
+                    await self.clock.sleep(min(0.05, _FLUSH_S - age))
                     continue
                 await self._flush_some()
 
@@ -113,7 +97,7 @@ class WriteBack:
         return sum(1 for entry in self._pending if not (entry.write and entry.verdict))
 
     async def flush(self, *, finally_: bool = False) -> None:
-        """Everything settled so far is confirmed, or named, when this returns; the last one says that nothing is open."""
+        """All that is settled is confirmed, or named, when this returns; the last one says that nothing is open."""
         while self._pending or self._unbooked != Spend() or finally_:
             finally_ = finally_ and len(self._pending) > self._size.rows
             await self._flush_some()
@@ -122,7 +106,7 @@ class WriteBack:
         async with self._turn:
             self._leaving = self._pending[: self._size.rows]
             del self._pending[: len(self._leaving)]
-            self._oldest_at = self._clock.now() if self._pending else None
+            self._oldest_at = self.clock.now() if self._pending else None
             try:
                 await self._write(self._leaving)
             finally:
@@ -147,40 +131,40 @@ class WriteBack:
     def _batch(self, part: Sequence[Entry]) -> WriteBatch:
         spend, self._unbooked = self._unbooked, Spend()
         back = sum(1 for e in part if e.write and e.verdict)
-        unconfirmed, unconfirmed_usd = self._unconfirmed()
+        unconfirmed, unconfirmed_usd = self.unconfirmed()
         skipped = sum(1 for e in part if e.verdict and e.verdict.state == "skipped")
         failed = sum(1 for e in part if e.verdict and e.verdict.state == "failed")
         return replace(
-            self._template,
+            self.template,
             write_id=str(uuid.uuid4()),
             rows=[e.write for e in part if e.write is not None],
             verdicts=[e.verdict for e in part if e.verdict is not None],
             # a text taken back is confirmed like any write, but it takes one away
             books={"skipped": skipped, "failed": failed, "wrote": -2 * back},
-            checkpoint=self._checkpoint.would_be(e.key for e in part),
+            checkpoint=self.checkpoint.would_be(e.key for e in part),
             spend=spend,
             unconfirmed=unconfirmed,
             unconfirmed_usd=unconfirmed_usd,
         )
 
     async def _send(self, batch: WriteBatch, part: Sequence[Entry]) -> None:
-        self._journal.writing(batch.write_id, _intent(batch, part))
-        await self._journal.sync()
+        self.journal.writing(batch.write_id, _intent(batch, part))
+        await self.journal.sync()
         fault_points.reach("write.before")
-        started = self._clock.now()
+        started = self.clock.now()
         try:
-            result = await self._database.insist(lambda: self._ledger.write(batch), shrinks=True)
+            result = await self.database.insist(lambda: self.ledger.write(batch), shrinks=True)
         except (StatementTimeout, DataRejected):
-            self._journal.voided(batch.write_id)
+            self.journal.voided(batch.write_id)
             self._unbooked = _add(self._unbooked, batch.spend)
             raise
         fault_points.reach("write.sent")
         self._book(part, result)
-        self._journal.confirmed(batch.write_id)
+        self.journal.confirmed(batch.write_id)
         fault_points.reach("write.confirmed")
-        self._size.worked(len(part), self._clock.now() - started)
+        self._size.worked(len(part), self.clock.now() - started)
         if result.cancel_asked:
-            self._on_cancel()
+            self.on_cancel()
 
     async def repeat(self, batch: WriteBatch) -> None:
         """Asks again about a batch that was on its way when the process died: same id, same outcome."""
@@ -188,15 +172,15 @@ class WriteBack:
         part = [Entry(row.key, row.guard, row, verdicts.pop(row.key, None), recovered=True) for row in batch.rows]
         part += [Entry(verdict.key, verdict.guard, verdict=verdict) for verdict in verdicts.values()]
         try:
-            result = await self._database.insist(lambda: self._ledger.write(batch), shrinks=True)
+            result = await self.database.insist(lambda: self.ledger.write(batch), shrinks=True)
         except (StatementTimeout, DataRejected):
-            self._journal.voided(batch.write_id)
+            self.journal.voided(batch.write_id)
             self._unbooked = _add(self._unbooked, batch.spend)
             for entry in part:
                 self.put(entry)
             return
         self._book(part, result)
-        self._journal.confirmed(batch.write_id)
+        self.journal.confirmed(batch.write_id)
 
     def _book(self, part: Sequence[Entry], result: WriteResult) -> None:
         index = 0
@@ -208,30 +192,30 @@ class WriteBack:
                 self._book_verdict(entry.verdict)
         keys = {entry.key for entry in part}
         self._leaving = [entry for entry in self._leaving if entry.key not in keys]
-        self._checkpoint.settled(keys)
+        self.checkpoint.settled(keys)
 
     def _book_write(self, index: int, entry: Entry, result: WriteResult) -> None:
         if entry.verdict is not None:  # a text taken back: it had been booked as written
             if index in result.wrote:
-                self._books.wrote -= 1
+                self.books.wrote -= 1
                 self._book_verdict(entry.verdict)
         elif index in result.wrote:
-            self._books.wrote += 1
+            self.books.wrote += 1
             self.recovered += entry.recovered
             self.last_written = entry.key
         elif index in result.gone:
-            self._books.gone += 1
-            self._on_named(Named(" ".join(entry.key), "gone", "gone", "the row was deleted while we worked"))
+            self.books.gone += 1
+            self.on_named(Named(" ".join(entry.key), "gone", "gone", "the row was deleted while we worked"))
         else:
-            self._books.changed += 1
+            self.books.changed += 1
             why = result.changed.get(index, "not as it was read")
-            self._on_named(Named(" ".join(entry.key), "changed", why, "left as it is; it is a candidate again"))
+            self.on_named(Named(" ".join(entry.key), "changed", why, "left as it is; it is a candidate again"))
 
     def _book_verdict(self, verdict: RowVerdict) -> None:
-        ledger = self._books.skipped if verdict.state == "skipped" else self._books.failed
+        ledger = self.books.skipped if verdict.state == "skipped" else self.books.failed
         ledger[verdict.reason] += 1
         if verdict.state == "failed":
-            self._on_named(Named(" ".join(verdict.key), "failed", verdict.reason, verdict.detail))
+            self.on_named(Named(" ".join(verdict.key), "failed", verdict.reason, verdict.detail))
 
     def _as_failed(self, entry: Entry, refusal: DataRejected) -> Entry:
         detail = f"{refusal.code} {refusal.words or refusal.what}".strip()
@@ -242,9 +226,7 @@ class WriteBack:
 
 
 def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
-    return Entry(
-        paid.key, paid.guard, write=WriteRow(paid.key, paid.guard, paid.was, paid.cells), recovered=recovered
-    )
+    return Entry(paid.key, paid.guard, write=WriteRow(paid.key, paid.guard, paid.was, paid.cells), recovered=recovered)
 
 
 def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:
