@@ -29,7 +29,11 @@ def targets_of(job: Job, settings: Settings) -> dict[str, Target]:
 
 
 def _blank(name: str, job: Job, table: TargetTable) -> Target:
-    missing = [field for field in ("table", "key", "read", "cells", "pending", "prompt", "model") if field not in table.changes()]
+    missing = [
+        field
+        for field in ("table", "key", "read", "cells", "pending", "prompt", "model")
+        if field not in table.changes()
+    ]
     if missing:
         raise Misconfigured(
             f"catchup.toml, [targets.{name}] is new and lacks {', '.join(missing)}",
@@ -58,7 +62,7 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         limit=flags.limit,
         where=_filters(flags, target),
         slice=_slice(flags, target),
-        redo=Redo(flags.redo_where.first, flags.redo_where.second) if flags.redo_where else None,  # type: ignore[arg-type]  # read_redo lets nothing else through
+        redo=_redo(flags),
         retry_failed=flags.retry_failed,
         abandon_journal=flags.abandon_journal,
         allow_triggers=tuple(flags.allow_triggers or ()),
@@ -75,12 +79,22 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
     )
 
 
+def _redo(flags: RunFlags) -> Redo | None:
+    match flags.redo_where:
+        case None:
+            return None
+        case ("model" | "prompt" | "edited") as by, value:
+            return Redo(by, value)
+        case other:
+            raise Misconfigured(f"--redo-where {other[0]} is unknown", fix="model=NAME, prompt=HASH or edited")
+
+
 def _filters(flags: RunFlags, target: Target) -> tuple[tuple[str, str], ...]:
     for column, _ in flags.where or ():
         if column not in target.spec.filters:
             raise Misconfigured(
                 f"--where {column}: target {target.name} does not declare this column as a filter",
-                fix=f"declared are {', '.join(target.spec.filters) or 'none'}; catchup.toml can declare more (filters = [...])",
+                fix=f"declared are {', '.join(target.spec.filters) or 'none'}; add it to filters in catchup.toml",
             )
     return tuple((column, value) for column, value in flags.where or ())
 

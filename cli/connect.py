@@ -69,6 +69,17 @@ def directory_of(settings: Settings) -> str:
     return str((settings.local or Local()).directory)
 
 
+def details(settings: Settings) -> tuple[str, ...]:
+    """What --verbose adds: files, hosts, and which keys are there; never a key."""
+    keys = {"OPENAI_API_KEY": settings.openai_api_key, "SUPABASE_SERVICE_ROLE_KEY": settings.supabase_service_role_key}
+    there = ", ".join(name for name, value in keys.items() if value) or "none"
+    files = f"{settings.env_file or 'no .env'}, {settings.toml_file or 'no catchup.toml'}"
+    return (
+        f"settings: {files}; state in {settings.state_dir}",
+        f"provider: {settings.openai_base_url or 'https://api.openai.com'}; keys set: {there}",
+    )
+
+
 def hide_secrets(settings: Settings) -> None:
     """From here on no output can contain one of them, whoever writes it."""
     secrets = (settings.database_url, settings.supabase_service_role_key, settings.openai_api_key)

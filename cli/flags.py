@@ -114,12 +114,14 @@ class WorldFlags:
         bool | None,
         _option("--local/--no-local", help="Use the embedded PostgreSQL and the local provider; no account needed."),
     ] = None
-    allow_host: Annotated[
-        list[str] | None, _option(metavar="HOST", help="Send keys to this host too; repeatable.")
-    ] = None
+    allow_host: Annotated[list[str] | None, _option(metavar="HOST", help="Send keys to this host too; repeatable.")] = (
+        None
+    )
     json: Annotated[bool, _option("--json", help="One JSON object a line on stdout, the verdict last.")] = False
     quiet: Annotated[bool, _option("--quiet", "-q", help="Show the verdict only.")] = False
-    verbose: Annotated[bool, _option("--verbose", "-v", help="Log more on stderr.")] = False
+    verbose: Annotated[
+        bool, _option("--verbose", "-v", help="Say which files, keys and hosts are used; progress every 5 s.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,9 @@ class RunFlags(WorldFlags):
     ] = None
     db_load: Annotated[
         float | None,
-        _option(read=quantities.read_share, metavar="SHARE", help="Share of time the database may be busy with us (25%)."),
+        _option(
+            read=quantities.read_share, metavar="SHARE", help="Share of time the database may be busy with us (25%)."
+        ),
     ] = None
     fresh: Annotated[bool, _option("--fresh", help="Start at the first row again; verdicts and budget are kept.")] = (
         False
@@ -181,7 +185,9 @@ class RunFlags(WorldFlags):
     ] = None
     abandon_journal: Annotated[
         bool,
-        _option("--abandon-journal", help="Resume without the other host's journal; its unconfirmed rows are paid again."),
+        _option(
+            "--abandon-journal", help="Resume without the other host's journal; its unconfirmed rows are paid again."
+        ),
     ] = False
     error_on_nothing: Annotated[bool, _option("--error-on-nothing", help="Exit 9 when there was nothing to do.")] = (
         False

@@ -39,7 +39,7 @@ def run_job(name: str, flags: RunFlags, command: str) -> int:
 
     settings = load(os.environ, Path.cwd(), flags.env_file)
     hide_secrets(settings)
-    view = open_view(as_json=flags.json, quiet=flags.quiet)
+    view = open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
     signals = Signals(view.abandon)
     try:
         return asyncio.run(_run(name, flags, command, settings, view, signals))
@@ -60,7 +60,7 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Any, view: An
     signals.install()
     job = load_job(name)
     choice = connect.choose_database(settings, flags.local)
-    for text in (f"database: {choice.said}", *settings.warnings):
+    for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
         view.say(text)
     provider_name = connect.choose_provider(flags.provider, choice.kind)
     hosts = flags.allow_host or ()
@@ -84,5 +84,3 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Any, view: An
             await provider.chat.close()
     view.finish(verdict)
     return int(verdict.exit)
-
-

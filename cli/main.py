@@ -109,11 +109,18 @@ def new_app(help_text: str, *, cls: type[TyperGroup] = TyperGroup, add_completio
 app = new_app(HELP, cls=_LazyGroup, add_completion=True)
 
 
+def own_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("catchup")
+    except PackageNotFoundError:
+        return "(run from its sources)"
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"catchup {version('catchup')}")
+        typer.echo(f"catchup {own_version()}")
         raise typer.Exit
 
 

@@ -27,7 +27,9 @@ class MigrateFlags(WorldFlags):
     print_sql: Annotated[
         bool, typer.Option("--print", help="Print the SQL for an SQL editor (Supabase has one); change nothing.")
     ] = False
-    check: Annotated[bool, typer.Option("--check", help="Say what migrate would put right; exit 10 if anything.")] = False
+    check: Annotated[bool, typer.Option("--check", help="Say what migrate would put right; exit 10 if anything.")] = (
+        False
+    )
     worker: Annotated[
         bool, typer.Option("--worker", help="Make the role catchup_worker too, which can update nothing but the cells.")
     ] = False
@@ -44,7 +46,9 @@ def migrate(flags: MigrateFlags) -> None:
 
     The targets that fit the database are registered: the ledger's functions write their cells and no other."""
     if flags.uninstall and not (flags.yes or flags.print_sql):
-        raise Misconfigured("--uninstall deletes every run and verdict of the ledger", fix="add --yes, or --print to read it")
+        raise Misconfigured(
+            "--uninstall deletes every run and verdict of the ledger", fix="add --yes, or --print to read it"
+        )
     raise typer.Exit(visit(flags, lambda place: _do(place, flags)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from cli.layout import as_plain
 from cli.plan_view import plan_lines
@@ -19,11 +20,13 @@ EVERY_S = 30.0
 class Plain:
     """For pipes, cron and CI: no control codes, no colours, no questions."""
 
-    def __init__(self, *, quiet: bool = False, now: object = time.monotonic) -> None:
+    def __init__(
+        self, *, quiet: bool = False, every_s: float = EVERY_S, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._quiet = quiet
-        self._now = now if callable(now) else time.monotonic
-        self._last_s = self._now()
-        self._phase = ""
+        self._every_s = every_s
+        self._now = now
+        self._last_s = now()
 
     def say(self, text: str) -> None:
         self.notice(text)
@@ -46,7 +49,7 @@ class Plain:
 
     def progress(self, snapshot: Snapshot) -> None:
         now_s = self._now()
-        if self._quiet or now_s - self._last_s < EVERY_S:
+        if self._quiet or now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s
         sys.stderr.write(progress_line(snapshot) + "\n")

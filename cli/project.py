@@ -53,7 +53,9 @@ def check_pairs(database: SecretStr | None, url: str | None, key: SecretStr | No
     if database is not None and not looks_like_dsn(database.get_secret_value()):
         problems.append("DATABASE_URL: not a Postgres address; write postgresql://user:password@host:5432/database")
     if url and not key:
-        problems.append("SUPABASE_SERVICE_ROLE_KEY: missing beside SUPABASE_URL; copy it from the project's API settings")
+        problems.append(
+            "SUPABASE_SERVICE_ROLE_KEY: missing beside SUPABASE_URL; copy it from the project's API settings"
+        )
     if key and not url:
         problems.append("SUPABASE_URL: missing beside SUPABASE_SERVICE_ROLE_KEY; write https://PROJECT.supabase.co")
     if key:

@@ -63,3 +63,8 @@ def show_bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{count} B"
+
+
+def show_time(stamp: str) -> str:
+    """A timestamp of the ledger to the second, in UTC as it is kept."""
+    return stamp[:19].replace("T", " ") + (" UTC" if stamp[19:].endswith(("+00:00", "Z")) else "")

@@ -163,5 +163,3 @@ def fail(error: Exception) -> int:
         said = {"code": getattr(error, "code", ""), "words": getattr(error, "words", "")}
         write_json({"type": "verdict", "run": "", "exit": int(code), "headline": what, "fix": fix, **said})
     return int(code)
-
-

@@ -11,7 +11,7 @@ import typer
 from cli.flags import Pair, RunFlags, WorldFlags, takes
 from cli.layout import Line, reasons
 from cli.main import new_app
-from cli.quantities import show_usd
+from cli.quantities import show_time, show_usd
 from cli.report import named_line, write_json
 from cli.untrusted import clean
 from cli.visit import Place, show, visit
@@ -48,11 +48,14 @@ def list_runs(flags: ListFlags) -> None:
 def run_table(records: list[RunRecord]) -> list[Line]:
     if not records:
         return [Line("", "no runs yet")]
-    return [
-        Line(record.run_id, f"{record.state:9} {clean(record.started_at, 19)}  {record.job} · {record.target}  "
-             f"wrote {record.books.get('wrote', 0):,}  {show_usd(record.spent_usd)}  {clean(record.stop_reason, 80)}".rstrip())
-        for record in records
-    ]  # fmt: skip
+    return [Line(record.run_id, _in_short(record)) for record in records]
+
+
+def _in_short(record: RunRecord) -> str:
+    began = show_time(clean(record.started_at))
+    done = f"wrote {record.books.get('wrote', 0):,}  {show_usd(record.spent_usd)}"
+    reason = clean(record.stop_reason, 80)
+    return f"{record.state:9} {began}  {record.job} · {record.target}  {done}  {reason}".rstrip()
 
 
 @app.command("show", epilog="Example: catchup runs show 3f2a9c01b2")
@@ -87,7 +90,7 @@ def run_lines(record: RunRecord, named: list[RowVerdict]) -> list[Line]:
     lines = [
         Line("run", f"{record.run_id} · {record.job} · {record.target}"),
         Line("state", record.state + (", asked to stop" if record.cancel_asked else "")),
-        Line("began", f"{clean(record.started_at)}; last seen {clean(record.updated_at)}"),
+        Line("began", f"{show_time(clean(record.started_at))}; last seen {show_time(clean(record.updated_at))}"),
         Line("on", clean(record.home_host)),
         Line("model", clean(record.params.get("model", ""))),
         Line("books", reasons(sorted(record.books.items())) or "empty"),
@@ -97,7 +100,10 @@ def run_lines(record: RunRecord, named: list[RowVerdict]) -> list[Line]:
     ]  # fmt: skip
     if record.unconfirmed:
         lines.append(
-            Line("journal", f"up to {record.unconfirmed:,} answers ({show_usd(record.unconfirmed_usd)}) are paid and only there")
+            Line(
+                "journal",
+                f"up to {record.unconfirmed:,} answers ({show_usd(record.unconfirmed_usd)}) are paid and only there",
+            )
         )
     if record.stop_reason:
         lines.append(Line("stopped", clean(record.stop_reason, 400)))

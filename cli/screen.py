@@ -104,7 +104,9 @@ def draw(snapshot: Snapshot, title: str, width: int) -> Group:
     lines: list[Any] = [inert(title, 160, "bold"), _bar(snapshot, width), counts, _pace(snapshot), _money(snapshot)]
     if snapshot.last_text:
         key, text = snapshot.last_text
-        lines.append(Text.assemble(inert(key, 40, "dim"), "  ", inert(text, 240, "italic"), no_wrap=True, overflow="ellipsis"))
+        lines.append(
+            Text.assemble(inert(key, 40, "dim"), "  ", inert(text, 240, "italic"), no_wrap=True, overflow="ellipsis")
+        )
     return Group(*lines)
 
 
@@ -149,4 +151,3 @@ def _money(snapshot: Snapshot) -> Text:
 
 def _line(*parts: tuple[str, str]) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
-

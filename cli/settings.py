@@ -50,8 +50,8 @@ class Limits(_Strict):
     max_outage: Seconds = 600.0
     call_timeout: Seconds = 60.0
     grace: Seconds = 5.0
-    min_characters: int = Field(50, ge=0)
-    min_words: int = Field(10, ge=0)
+    min_characters: Annotated[int, Field(ge=0)] = 50
+    min_words: Annotated[int, Field(ge=0)] = 10
 
 
 class Local(_Strict):
@@ -205,9 +205,8 @@ def _explain(item: dict[str, Any], names: Mapping[tuple[str, ...], str]) -> list
 
 
 def _keys_beside(place: tuple[str, ...]) -> list[str]:
-    model: type[BaseModel] = {"limits": Limits, "local": Local}.get(place[0], TargetTable)
-    if "joined" in place[:-1]:
-        model = JoinedTable
+    models: dict[str, type[BaseModel]] = {"limits": Limits, "local": Local}
+    model = JoinedTable if "joined" in place[:-1] else models.get(place[0], TargetTable)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from jobs.engine.verdict import Exit
 
-# Losing the terminal (tmux gone, ssh cut) means what `kill` means. SIGPIPE stays ignored: Python's default, relied on here.
+# Losing the terminal (tmux gone, ssh cut) means what `kill` means. SIGPIPE stays ignored, which is Python's default.
 _EXITS = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM, signal.SIGHUP: Exit.SIGTERM}
 _WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the terminal is gone (SIGHUP)"}
 

@@ -1,4 +1,4 @@
-"""Standard output and error that cannot kill the work: a closed pipe, a full disk or an odd locale changes what is seen.
+"""Standard output and error that cannot kill the work: a closed pipe or a full disk changes only what is seen.
 
 Whatever passes here is also searched for the secrets this process knows.
 """

@@ -24,7 +24,7 @@ class View(Watcher, Protocol):
         ...
 
 
-def open_view(*, as_json: bool, quiet: bool) -> View:
+def open_view(*, as_json: bool, quiet: bool, verbose: bool = False) -> View:
     if as_json:
         from cli.plain import Machine
 
@@ -33,6 +33,6 @@ def open_view(*, as_json: bool, quiet: bool) -> View:
         from cli.screen import Screen
 
         return Screen()
-    from cli.plain import Plain
+    from cli.plain import EVERY_S, Plain
 
-    return Plain(quiet=quiet)
+    return Plain(quiet=quiet, every_s=5.0 if verbose else EVERY_S)
