@@ -168,9 +168,10 @@ def _make_socket_folder(home: Path, programs: Programs) -> Path:
 def _forget_dead_server(home: Path) -> None:
     """Called only under server.lock: whatever the pid file says, its server is dead."""
     run = _read_pid_file(home).run
-    (home / "data" / "postmaster.pid").unlink(missing_ok=True)
-    if run and run != home / "run" and run.name.startswith("catchup-"):
+    if run and run.name.startswith("catchup-"):
         shutil.rmtree(run, ignore_errors=True)
+    for stale in (home / "data" / "postmaster.pid", home / "run" / SOCKET, home / "run" / f"{SOCKET}.lock"):
+        stale.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
