@@ -1,0 +1,56 @@
+"""python -m bench [pace|memory|start] [--seconds 180] [--rows 10000,100000]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+from bench import memory, pace
+from bench.world import world
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=["all", "pace", "memory", "start"])
+    parser.add_argument("--seconds", type=int, default=180)
+    parser.add_argument("--rows", default="10000,100000")
+    parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
+    asked = parser.parse_args()
+    if asked.what in ("all", "start"):
+        say("start", measure_start())
+    with world() as place:
+        if asked.what in ("all", "pace"):
+            for tokens_bind in (False, True):
+                for factor in (1.0, 1.15, 0.87):
+                    figures = pace.measure(
+                        place, seconds=asked.seconds, count_factor=factor, tokens_bind=tokens_bind, fixed=asked.fixed
+                    )
+                    say(f"pace, {'tokens' if tokens_bind else 'requests'} bind, counted x{factor}", figures)
+        if asked.what in ("all", "memory"):
+            for rows in asked.rows.split(","):
+                say("memory", memory.measure(place, int(rows)))
+
+
+def measure_start() -> dict[str, float]:
+    """`catchup --help` against `import typer`, in turns, medians of eleven."""
+    commands = {"typer": ["-c", "import typer"], "help": ["-c", "from cli.main import main; main()", "--help"]}
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(11):
+        for name, words in commands.items():
+            started = time.monotonic()
+            subprocess.run([sys.executable, *words], capture_output=True, check=True)  # noqa: S603
+            times[name].append(time.monotonic() - started)
+    typer, help_ = (statistics.median(times[name]) for name in ("typer", "help"))
+    return {"typer_s": round(typer, 3), "help_s": round(help_, 3), "ratio": round(help_ / typer, 2)}
+
+
+def say(what: str, figures: dict[str, object] | dict[str, float]) -> None:
+    print(json.dumps({"measured": what, **figures}), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
