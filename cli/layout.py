@@ -1,4 +1,4 @@
-"""Labelled rows, the same words for a terminal, a pipe and 20 columns. Text that is not ours comes in cleaned."""
+"""Labelled rows, the same words for a terminal, a pipe and 20 columns. No control character passes here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from cli.untrusted import keep_printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,7 +28,7 @@ class Line:
 
 def lay_out(lines: Iterable[Line], width: int) -> list[tuple[Line, str, str]]:
     """Each output line with its label and its text, wrapped to `width`; narrow screens get no label column."""
-    rows = list(lines)
+    rows = [Line(keep_printable(line.label), keep_printable(line.text), line.tone) for line in lines]
     column = max((len(line.label) for line in rows), default=0) + 2
     laid = []
     for line in rows:

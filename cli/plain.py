@@ -77,7 +77,7 @@ def progress_line(snapshot: Snapshot) -> str:
     return str(
         tqdm.format_meter(
             books.settled(),
-            total,
+            total or 0,
             snapshot.seconds,
             prefix=snapshot.phase,
             ascii=True,

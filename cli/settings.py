@@ -131,7 +131,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "CATCHUP_STATE_DIR": ("state_dir",),
 }
 TABLES = ("local", "limits", "targets")
-_TEST_ONLY = "CATCHUP_FAULT"
+_TEST_ONLY = ("CATCHUP_FAULT", "CATCHUP_TEST_")
 
 
 def load(environ: Mapping[str, str], directory: Path, env_file: Path | None = None) -> Settings:

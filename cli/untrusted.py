@@ -18,10 +18,13 @@ _HIDES = frozenset("\u061c\u115f\u1160\u200b\u200c\u200d\u200e\u200f\u2028\u2029
 
 def clean(value: object, at_most: int = 200) -> str:
     """One printable line: no control characters of either set, no direction marks, no lone surrogates."""
-    text = str(value)[: at_most * 4]
-    kept = "".join(" " if char.isspace() else char for char in text if _is_shown(char))
-    line = " ".join(kept.split())
+    line = " ".join(keep_printable(str(value)[: at_most * 4]).split())
     return line if len(line) <= at_most else line[: at_most - 1] + "…"
+
+
+def keep_printable(text: str) -> str:
+    """The same without touching the spaces: what every laid out line passes through, trusted or not."""
+    return "".join(" " if char.isspace() else char for char in text if _is_shown(char))
 
 
 def _is_shown(char: str) -> bool:

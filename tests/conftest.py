@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.servers.bench",
+    "tests.servers.shell",
     "tests.servers.fake_openai",
     "tests.servers.fake_process",
     "tests.servers.postgres",
