@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ async def open_the_tap(session: Session, rows: AsyncGenerator[Row, None]) -> boo
         if ask is None:
             continue
         tried += 1
-        await session.one(ask)
+        await session.slots.take()
+        await asyncio.wait({session.start(ask)})
         if session.stop.is_asked:
             return False
         await session.writer.flush()

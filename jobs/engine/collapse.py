@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from queries.table import Row
 
 _SAME_MOST = 4  # four different rows may share a sentence by chance; the fifth makes it a pattern
-_REMEMBERED = 20_000
+_REMEMBERED = 2_000
 _RECENT = 40
 
 

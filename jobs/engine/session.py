@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from jobs.engine.asking import Asking, Stopped
@@ -162,15 +163,32 @@ class Session:
             if self.limit_reached():
                 self.pending_beyond = True
                 return
-            ask = self.select(row)
-            if ask is None:
-                continue
             while self.writer.backlog > BACKLOG_MOST:
                 await self.work.clock.sleep(0.05)
             await self.slots.take()
-            task = asyncio.create_task(self.one(ask, takes_slot=True))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            ask = self.select(row)
+            if ask is None:
+                self.slots.free()
+                continue
+            self.start(ask)
+
+    def start(self, ask: Ask) -> asyncio.Task[None]:
+        """Takes over a slot; the request lives on when the feed that started it is stopped."""
+        task = asyncio.create_task(self.asking.ask(ask))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._asked, ask))
+        return task
+
+    def _asked(self, ask: Ask, task: asyncio.Task[None]) -> None:
+        """Whatever ended a request early, even before its first step, leaves its rows to do."""
+        self._tasks.discard(task)
+        self.slots.free()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self.books.to_do += len(ask.rows)
+        if not isinstance(error, (Stopped, asyncio.CancelledError)):
+            self._end_by(error)
 
     def limit_reached(self) -> bool:
         limit = self.work.options.limit
@@ -201,19 +219,6 @@ class Session:
     def _except(self, row: Row, state: Literal["failed", "skipped"], reason: str, detail: str) -> None:
         verdict = RowVerdict(row.key, row.guard, state, reason, detail)
         self.writer.put(Entry(row.key, row.guard, verdict=verdict))
-
-    async def one(self, ask: Ask, *, takes_slot: bool = False) -> None:
-        """One request to its end; whatever ends it early leaves its rows to do."""
-        try:
-            await self.asking.ask(ask)
-        except (Stopped, asyncio.CancelledError):
-            self.books.to_do += len(ask.rows)
-        except Exception as error:  # what is unknown stops the run, with its books still balanced
-            self.books.to_do += len(ask.rows)
-            self._end_by(error)
-        finally:
-            if takes_slot:
-                self.slots.free()
 
     def _note_bug(self, bug: Exception) -> None:
         self._bugs[f"{type(bug).__name__}: {bug}"] += 1

@@ -1,0 +1,65 @@
+"""Stopping: after the first word nothing new is paid, and the books still balance."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobs.engine.verdict import Exit
+from tests.servers.bench import Bench, sums
+
+
+@pytest.mark.parametrize("after", [1, 7, 30, 90])
+async def test_after_the_first_signal_no_paid_request_starts(bench: Bench, after: int) -> None:
+    """What is out may come back; everything else is still to do, and the sum is what was selected."""
+    bench.fake.configure(latency=0.05)
+    await bench.fill(300)
+
+    async def signal() -> int:
+        while bench.fake.world.requests < after:
+            await asyncio.sleep(0.001)
+        assert bench.running is not None
+        bench.running.ask_stop(Exit.SIGINT, "interrupted")
+        return bench.fake.world.requests
+
+    verdict, requests_then = await asyncio.gather(bench.run(), signal())
+    assert verdict.exit is Exit.SIGINT
+    assert bench.fake.world.requests == requests_then
+    assert verdict.books.balance()
+    assert sum(1 for text in (await bench.cells()).values() if text) == verdict.books.wrote == bench.fake.world.requests
+    assert (await bench.run()).books.wrote == 300 - verdict.books.wrote
+    assert set(bench.paid().values()) == {1}
+
+
+async def test_calls_that_do_not_come_back_within_the_grace_are_booked_as_possibly_billed(bench: Bench) -> None:
+    """An abandoned call may cost money: the ledger says so."""
+    await bench.fill(2_000)
+
+    async def signal() -> None:
+        while bench.fake.world.requests < 5:
+            await asyncio.sleep(0.001)
+        bench.fake.configure(latency=30.0)
+        while bench.fake.world.open < 5:
+            await asyncio.sleep(0.01)
+        assert bench.running is not None
+        bench.running.ask_stop(Exit.SIGTERM, "terminated")
+
+    started = asyncio.get_running_loop().time()
+    verdict, _ = await asyncio.gather(bench.run(grace_s=0.3, concurrency=5, timeout_s=60.0), signal())
+    assert asyncio.get_running_loop().time() - started < 7
+    assert verdict.exit is Exit.SIGTERM
+    assert verdict.money.possibly_usd > 0
+    assert sum(sums(verdict)) == verdict.books.selected
+
+
+async def test_the_runtime_limit_stops_by_itself_and_says_there_is_more(bench: Bench) -> None:
+    """Cron's hard end never comes as a surprise: exit 4, resumable."""
+    bench.fake.configure(latency=0.2)
+    await bench.fill(400)
+    verdict = await bench.run(max_runtime_s=1.0)
+    assert (verdict.exit, verdict.books.balance()) == (Exit.STOPPED, True)
+    assert verdict.next_command == "catchup backfill-summaries"
+    bench.fake.configure(latency=0.0)
+    assert (await bench.run()).exit is Exit.DONE
+    assert set(bench.paid().values()) == {1}
