@@ -80,6 +80,7 @@ _BY_PGRST = {
 _BY_WORDS = (
     (re.compile(r"canceling statement due to statement timeout", re.I), "timeout"),
     (re.compile(r"canceling statement due to lock timeout|deadlock detected|could not serialize", re.I), "transient"),
+    (re.compile(r"violates [a-z-]+ constraint|value too long|invalid input|out of range|malformed", re.I), "data"),
     (re.compile(r"read-only transaction|No space left|permission denied", re.I), "config"),
     (re.compile(r"Tenant or user not found|password authentication failed|no pg_hba\.conf entry", re.I), "config"),
     (re.compile(r"(?:database|role) .* does not exist", re.I), "config"),
@@ -102,7 +103,8 @@ _FIXES = {
     "PGRST301": "check SUPABASE_SERVICE_ROLE_KEY: it must be this project's",
     "PGRST303": "the key has expired: take a new one from the project's settings",
 }
-_LONG_QUOTE = re.compile(r'(["\'])(?:(?!\1).){25,}\1', re.S)
+_QUOTED = re.compile(r'"([^"]*)"')
+_LONGEST_QUOTE = 40  # names are shorter; what is longer is a value
 _ROW = re.compile(r"(Failing row contains |Key |\)=)\(.*?\)(?=\.|\s|$|=)", re.S)
 _KEY = re.compile(r"=\(.*\)", re.S)
 _WORDS_LENGTH = 300
@@ -112,8 +114,8 @@ _HTTP_SERVER_ERROR, _HTTP_REDIRECT = 500, 300
 
 def quote_server(message: str, details: str = "") -> str:
     """The server's own words without row contents: details like "Failing row contains (...)" carry user data."""
-    words = message.splitlines()[0] if message else ""
-    words = _LONG_QUOTE.sub(r"\1…\1", words)
+    words = message.splitlines()[0].removeprefix("PostgresError: ") if message else ""
+    words = _QUOTED.sub(lambda quoted: quoted[0] if len(quoted[1]) <= _LONGEST_QUOTE else '"…"', words)
     if details and not details.startswith("Failing row"):
         words += f" ({_KEY.sub('=(…)', details.splitlines()[0])})"
     return redact(_ROW.sub(r"\1(…)", words))[:_WORDS_LENGTH]

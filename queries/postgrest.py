@@ -66,7 +66,7 @@ class PostgrestRoad:
         return _one_object(await _attempt(request.execute, writing=True), function, writing=True)
 
     async def read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """By GET, which PostgREST runs READ ONLY; too long for a URL, by POST: a STABLE function cannot write either."""
+        """By GET, which PostgREST runs READ ONLY; or by POST if too long for a URL: a STABLE function cannot write."""
         client = await self._connected()
         asked = as_argument(payload)
         request = client.rpc(function, {"p": asked}, get=len(quote(asked)) <= _LONGEST_URL_VALUE)

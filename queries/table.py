@@ -53,7 +53,7 @@ class Slice:
 class Redo:
     """Rows that have a value, but an old one: by the model or prompt that wrote it, or edited since.
 
-    `cell` names the column that holds the model, where the target has one: rows older than our provenance have only that.
+    `cell` names the column that holds the model, if there is one: rows older than our provenance have only that.
     """
 
     by: Literal["model", "prompt", "edited"]

@@ -99,7 +99,9 @@ class FaultProxy:
         self.forwarded += 1
         if self._session is None:
             self._session = aiohttp.ClientSession(auto_decompress=True)
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host", "accept-encoding")}
+        headers = {
+            name: value for name, value in request.headers.items() if name.lower() not in ("host", "accept-encoding")
+        }
         async with self._session.request(
             request.method, self.upstream + request.path_qs, headers=headers, data=body or None, allow_redirects=False
         ) as answer:

