@@ -69,7 +69,7 @@ async def test_a_types_own_operators_are_found_in_other_schemas(world: World) ->
 
 
 async def test_incident_1_rows_marked_during_the_walk_skip_and_repeat_nothing(world: World) -> None:
-    """DOMAIN.md incident 1: the filter shrinks under the walk, rows come and go; each row present throughout is read once."""
+    """DOMAIN.md incident 1: the filter shrinks, rows come and go; each row present throughout is read once."""
     ledger = await world.videos(30)
     query = query_of(VIDEOS, limit=7)
     seen: list[Key] = []
@@ -194,7 +194,7 @@ async def test_a_name_that_does_not_exist_is_refused_before_anything_runs(
     """X7: names are looked up in the catalog and quoted; a hostile one is just a name that is not there."""
     ledger = await world.videos(2)
     spec = replace(VIDEOS.spec, **wrong)
-    with pytest.raises(Misconfigured, match="does not exist|no column"):
+    with pytest.raises(Misconfigured, match=r"does not exist|no column"):
         await ledger.page(replace(query_of(VIDEOS), spec=spec))
     assert await world.database.run("select count(*) from videos") == [(2,)]
 
@@ -213,9 +213,10 @@ async def test_hostile_values_are_only_values(world: World, hostile: str) -> Non
 async def test_peek_pages_by_a_key_of_two_columns(world: World) -> None:
     """DECISIONS 13: a >= x and (a > x or b > y), from typed values; needs none of our functions.
 
-    No double quote in the key: lite 0.10 does not undo `\\"` inside `or`, PostgREST does (its docs, "reserved characters").
+    No double quote in the key: lite 0.10 does not undo `\\"` inside `or`; PostgREST does ("reserved characters").
     """
-    rows = "insert into things select 'g,)' || i % 3, i, 'b', case when i % 5 = 0 then 's' end from generate_series(1, 30) i"
+    values = "'g,)' || i % 3, i, 'b', case when i % 5 = 0 then 's' end"
+    rows = f"insert into things select {values} from generate_series(1, 30) i"
     ledger = await world.things("a text, b integer, primary key (a, b)", simple_spec(("a", "b")), rows)
     seen: list[tuple[str, int]] = []
     pending = (

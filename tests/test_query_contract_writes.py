@@ -332,7 +332,8 @@ async def test_scenes_of_domain_5_are_written_by_the_owner(world: World) -> None
     await world.database.load("scenes.sql")
     await world.database.migrate([SCENES])
     await world.database.run(
-        "insert into videos (owner_id, storage_path, status) select gen_random_uuid(), 'p', 'READY' from generate_series(1, 5)"
+        "insert into videos (owner_id, storage_path, status) "
+        "select gen_random_uuid(), 'p', 'READY' from generate_series(1, 5)"
     )
     ledger = await world.ledger()
     facts = await ledger.facts(SCENES.spec)

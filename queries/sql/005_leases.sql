@@ -46,9 +46,10 @@ begin
     for held in select * from catchup.leases l where l.target = q->>'target' loop
         continue when not catchup.overlaps(q->'spec', shape->'types', q->'above', q->'upto', held.above, held.upto);
         -- Free: run out by the database's clock, proved dead by its own host, or ours already.
+        -- (`is distinct from`, because nobody may be proved dead, and `not (null)` is not true.)
         if held.expires_at > clock_timestamp()
-           and not (held.run_id = q->'dead'->>'run_id' and held.generation = (q->'dead'->>'generation')::bigint)
-           and not (held.run_id = q->>'run_id' and held.home = q->'home') then
+           and (held.run_id, held.generation) is distinct from (q->'dead'->>'run_id', (q->'dead'->>'generation')::bigint)
+           and (held.run_id, held.home) is distinct from (q->>'run_id', q->'home') then
             return jsonb_build_object('held', jsonb_build_object('run_id', held.run_id, 'generation', held.generation,
                 'home', held.home, 'seconds_left', extract(epoch from held.expires_at - clock_timestamp())));
         end if;

@@ -57,7 +57,8 @@ class World:
         await self.database.migrate([VIDEOS])
         await self.database.run(
             "insert into public.videos (id, title, description, channel_id) "
-            "select 'v' || lpad(i::text, 4, '0'), 'title ' || i, 'text ' || i, 'c' || i %% 3 from generate_series(1, %s) i",
+            "select 'v' || lpad(i::text, 4, '0'), 'title ' || i, 'text ' || i, 'c' || i %% 3 "
+            "from generate_series(1, %s) i",
             (rows,),
         )
         return await self.ledger()
