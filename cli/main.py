@@ -42,7 +42,7 @@ def find_jobs() -> dict[str, str]:
     return found
 
 
-class _Commands(MutableMapping[str, Any]):
+class Commands(MutableMapping[str, Any]):
     """Commands by name; looking one up imports its module."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _LazyGroup(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._lazy = _Commands()
+        self._lazy = Commands()
         self.commands = self._lazy
 
     def list_commands(self, ctx: Any) -> list[str]:

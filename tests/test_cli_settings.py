@@ -38,9 +38,7 @@ BAD_ENVIRONMENT = [
     pytest.param(
         {**SUPABASE, "SUPABASE_SERVICE_ROLE_KEY": "sb_publishable_x"}, "publishable", "sb_secret", id="publishable key"
     ),
-    pytest.param(
-        {**SUPABASE, "SUPABASE_SERVICE_ROLE_KEY": _jwt(role="anon")}, "anon", "service_role", id="anon key"
-    ),
+    pytest.param({**SUPABASE, "SUPABASE_SERVICE_ROLE_KEY": _jwt(role="anon")}, "anon", "service_role", id="anon key"),
     pytest.param(
         {**SUPABASE, "SUPABASE_SERVICE_ROLE_KEY": _jwt(role="service_role", ref=OTHER)}, OTHER, REF, id="other project"
     ),

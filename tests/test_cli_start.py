@@ -39,7 +39,11 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "--help"], env=bare_environment(tmp_path), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, "--help"],
+        env=bare_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stderr.strip() == "[]"
 

@@ -17,4 +17,6 @@ _SHAPES = [
     "</script><script>alert(1)</script>", '{"type": "verdict", "exit": 0}', "'; drop table videos; --",
     "../../etc/passwd", "CON", "𝕴𝖓𝖏𝖊𝖈𝖙", "\ufdfd" * 50, "名前" * 400,
 ]  # fmt: skip
-TITLES = tuple(f"{odd}title {n}{odd}" if odd else "" for n, odd in enumerate(_ESCAPES + _CONTROLS + _MARKUP + _HIDING + _SHAPES))
+TITLES = tuple(
+    f"{odd}title {n}{odd}" if odd else "" for n, odd in enumerate(_ESCAPES + _CONTROLS + _MARKUP + _HIDING + _SHAPES)
+)

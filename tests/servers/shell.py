@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -67,13 +68,11 @@ class Shell:
         return await asyncio.to_thread(self._in_terminal, words, columns, answer, env)
 
     def _in_terminal(self, words: tuple[str, ...], columns: int, answer: bytes, env: dict[str, str]) -> Ended:
-        import pty
-
         whole = {**self.env, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40", **env}
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.directory)
-            os.execve(START[0], [*START, *words], whole)
+            os.execve(START[0], [*START, *words], whole)  # noqa: S606 - the command under test
         if answer:
             os.write(terminal, answer)
         seen = b""
@@ -115,8 +114,8 @@ def wired(shell: Shell, bench: Bench) -> Shell:
 
 async def wait_for_calls(bench: Bench, calls: int) -> None:
     async with asyncio.timeout(30):
-        while bench.fake.world.requests < calls:
-            await asyncio.sleep(0.01)
+        while bench.fake.world.requests < calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # the fake counts and tells nobody
 
 
 def interrupt(child: asyncio.subprocess.Process, number: int = signal.SIGINT) -> None:
