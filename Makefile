@@ -9,13 +9,16 @@ HASHED := $(PIP) install --require-hashes --only-binary :all: --requirement
 export PATH := $(PATH):$(CURDIR)/$(BIN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint chaos bench docs lock lock-check lock-proof clean
+.PHONY: help demo demo-fresh test lint chaos bench docs lock lock-check lock-proof clean
 
 help:                ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 demo: $(VENV)/.run   ## the main job on a sample, with an embedded database and no account
 	@$(BIN)/python -m demo
+
+demo-fresh: $(VENV)/.run  ## the same from the beginning
+	@$(BIN)/python -m demo --fresh
 
 test: $(VENV)/.dev   ## the whole suite (ARGS="tests/test_x.py -k y" narrows it)
 	@$(BIN)/python -m pytest $(ARGS)
