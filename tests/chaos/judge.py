@@ -1,0 +1,169 @@
+"""What a trial did, by the witness and the database alone: lost, falsely done, duplicated, paid again, misbooked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.chaos.provider import Request
+from tests.chaos.witness import Records
+from tests.chaos.world import BEFORE, THEIRS, Truth, World
+
+# An answer that has left the provider is still in flight until the victim has it in its journal. On a busy machine
+# with two cores that took 20 ms at the most; the report shows the longest such age that cost a payment.
+LANDING_S = 0.25
+_NOTICED_S = 0.05  # a victim that killed itself is known to be dead only a little later than its connections
+_CENT_DUST = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One death, and what was in flight at that instant."""
+
+    at: float
+    phase: str
+    open: tuple[str, ...]
+    landing: tuple[str, ...]
+    workers: int
+
+    @property
+    def in_flight(self) -> int:
+        """Never more than the victim may have at once: a slot is held until the answer is journaled."""
+        return min(self.workers, len(self.open) + len(self.landing))
+
+
+def witness_kill(at: float, phase: str, records: Records, workers: int) -> Kill:
+    """`records` must be those of after the death: what was cut off has status 0 by then."""
+    is_open, landing = [], []
+    for each in records.requests:
+        if not each.paid:
+            continue
+        if each.left_at is None or each.left_at >= at or (each.status == 0 and each.left_at >= at - _NOTICED_S):
+            is_open.append(each.item)
+        elif each.left_at >= at - LANDING_S:
+            landing.append(each.item)
+    return Kill(at, phase, tuple(is_open), tuple(landing), workers)
+
+
+@dataclass(slots=True)
+class Finding:
+    """One trial, judged. Everything in `broken` is a broken promise."""
+
+    seed: int
+    what: str
+    kills: list[Kill] = field(default_factory=list)
+    exits: list[int | None] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    falsely_done: list[str] = field(default_factory=list)
+    clobbered: list[str] = field(default_factory=list)
+    duplicated: list[str] = field(default_factory=list)
+    misnamed: list[str] = field(default_factory=list)
+    repaid: Counter[str] = field(default_factory=Counter)
+    unexplained: Counter[str] = field(default_factory=Counter)
+    repaid_age_s: float = 0.0
+    bill_usd: float = 0.0
+    booked_usd: float = 0.0
+    possibly_usd: float = 0.0
+    again_calls: int = 0
+    again_writes: int = 0
+    recovery_s: list[float] = field(default_factory=list)
+    words: str = ""
+
+    @property
+    def in_flight(self) -> int:
+        return sum(kill.in_flight for kill in self.kills)
+
+    @property
+    def ledger_error_usd(self) -> float:
+        """How far the bill lies outside of what the ledger says."""
+        below = self.booked_usd - self.bill_usd
+        above = self.bill_usd - self.booked_usd - self.possibly_usd
+        return max(0.0, below if below > _CENT_DUST else 0.0, above if above > _CENT_DUST else 0.0)
+
+    @property
+    def broken(self) -> list[str]:
+        said = []
+        if any(code not in (0, 3) for code in self.exits):
+            said.append(f"exit codes {self.exits}")
+        for name in ("lost", "falsely_done", "clobbered", "duplicated", "misnamed", "unexplained"):
+            if found := getattr(self, name):
+                said.append(f"{name}: {', '.join(map(str, list(found)[:8]))} ({len(found)})")
+        if self.repaid.total() > self.in_flight:
+            said.append(f"re-paid {self.repaid.total()} > in flight {self.in_flight}")
+        if self.ledger_error_usd > 0:
+            said.append(
+                f"ledger: bill ${self.bill_usd:.8f} outside [${self.booked_usd:.8f}, "
+                f"${self.booked_usd + self.possibly_usd:.8f}]"
+            )
+        if self.again_calls or self.again_writes:
+            said.append(f"the command after success: {self.again_calls} calls, {self.again_writes} writes")
+        return said
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"broken": self.broken, "in_flight": self.in_flight}
+
+
+def judge_results(finding: Finding, world: World, truth: Truth, records: Records, *, edits_done: bool) -> None:
+    """Rows: what is there against what ought to be. Before the edited rows had their second run they may be empty."""
+    texts: dict[str, list[str]] = {}
+    for each in records.requests:
+        if each.paid:
+            texts.setdefault(each.item, []).append(each.text)
+    for key, kind in world.kinds.items():
+        value, told = truth.cells.get(key), texts.get(key, [])
+        if kind in ("eligible", "flaky") and value not in told:
+            finding.lost.append(key)
+        elif kind == "edited" and value not in told[1:] and (edits_done or value is not None):
+            (finding.clobbered if value in told[:1] else finding.lost).append(key)
+        elif kind == "filled" and value != BEFORE:
+            finding.clobbered.append(key)
+        elif kind == "overtaken" and told and value != THEIRS:
+            finding.clobbered.append(key)
+        elif kind in ("short", "refused") and value is not None:
+            finding.clobbered.append(key)
+        if kind in ("eligible", "flaky", "edited") and key in truth.verdicts:
+            finding.misnamed.append(f"{key} {truth.verdicts[key]}")
+    _judge_claims(finding, truth)
+
+
+def _judge_claims(finding: Finding, truth: Truth) -> None:
+    """The ledger's own words against the audit trail: a claim without a change, a change twice."""
+    changed = Counter(str(change["id"]) for change in truth.changes)
+    finding.duplicated = [key for key, times in changed.items() if times > 1]
+    finding.falsely_done += [f"{key} (no change of its cell)" for key in truth.provenance if key not in changed]
+    if truth.booked_writes != changed.total():
+        finding.falsely_done.append(f"books say {truth.booked_writes} written, the audit {changed.total()}")
+
+
+def judge_money(finding: Finding, world: World, truth: Truth, records: Records) -> None:
+    by_item: dict[str, list[Request]] = {}
+    for each in records.requests:
+        if each.paid:
+            by_item.setdefault(each.item, []).append(each)
+    for key, paid in by_item.items():
+        kind = world.kinds.get(key, "unknown")
+        asked_for = 0 if kind in ("filled", "short", "unknown") else 1
+        caused = sum(each.kind == "malformed" and each.status == 200 for each in paid) + (kind == "edited")
+        extra = max(0, len(paid) - asked_for - caused)
+        if not extra:
+            continue
+        finding.repaid[key] = extra
+        explained = sum(key in kill.open or key in kill.landing for kill in finding.kills)
+        if extra > explained:
+            finding.unexplained[key] = extra - explained
+        finding.repaid_age_s = max(finding.repaid_age_s, _longest_age_s(paid, finding.kills))
+    finding.bill_usd = records.bill_usd
+    finding.booked_usd, finding.possibly_usd = truth.booked_usd, truth.possibly_usd
+
+
+def _longest_age_s(paid: Sequence[Request], kills: Sequence[Kill]) -> float:
+    """How long before the kill the lost answer had already left the provider."""
+    ages = [
+        kill.at - each.left_at
+        for each in paid[:-1]
+        for kill in kills
+        if each.left_at is not None and each.status == 200 and each.kind != "malformed" and 0 < kill.at - each.left_at < 1
+    ]
+    return max(ages, default=0.0)

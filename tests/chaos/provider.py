@@ -1,0 +1,156 @@
+"""The fake OpenAI as the witness: it keeps every request with its times, and changes rows or kills while one is open.
+
+python -m tests.chaos.provider (prints its port; driven over /__chaos/ by tests.chaos.witness)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psycopg
+from aiohttp import web
+
+from tests.servers.fake_openai import FakeOpenAI
+from tests.servers.fake_script import Meeting
+from tests.servers.fake_world import World
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as the provider saw it; `status` 0 is one whose client was gone before the answer."""
+
+    at: float
+    item: str = "?"
+    kind: str = ""
+    paid: bool = False
+    text: str = ""
+    left_at: float | None = None
+    status: int = 0
+
+
+@dataclass(slots=True)
+class Strike:
+    """A signal that the provider itself sends: it alone knows what is open at that instant."""
+
+    pgid: int
+    signal: int
+    arrivals_left: int
+    delay_s: float
+    at: float | None = None
+
+
+@dataclass(slots=True)
+class Mischief:
+    """What happens to the rows in the database while the run is asking about them, once each."""
+
+    dsn: str = ""
+    statements: dict[str, str] = field(default_factory=dict)
+
+
+class Records(World):
+    """The bill and, beside it, every request that made it."""
+
+    def __init__(self, witness: Witness) -> None:
+        super().__init__()
+        self.all: list[Request] = []
+        self._witness = witness
+        self._mine: dict[asyncio.Task[Any] | None, Request] = {}
+
+    def mine(self) -> Request:
+        return self._mine[asyncio.current_task()]
+
+    def enter(self) -> None:
+        super().enter()
+        self._mine[asyncio.current_task()] = found = Request(time.monotonic())
+        self.all.append(found)
+
+    def admit(self, item: str) -> tuple[int, int, int]:
+        self.mine().item = item
+        return super().admit(item)
+
+    def bill(self, item: str, tokens_in: int, tokens_out: int, usd: float) -> None:
+        super().bill(item, tokens_in, tokens_out, usd)
+        self.mine().paid = True
+        self._witness.arrived(item)
+
+    def leave(self, item: str, status: int) -> None:
+        super().leave(item, status)
+        mine = self.mine()
+        mine.left_at, mine.status = time.monotonic(), status
+
+
+class Witness(FakeOpenAI):
+    """The fake, with a memory of times and the means to interfere."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.mischief = Mischief()
+        self.strike: Strike | None = None
+        self.world = Records(self)
+
+    def reset(self) -> None:
+        super().reset()
+        self.world = Records(self)
+        self.mischief, self.strike = Mischief(), None
+
+    def arrived(self, item: str) -> None:
+        statement = self.mischief.statements.pop(item, None)
+        if statement:
+            with psycopg.connect(self.mischief.dsn, autocommit=True, application_name="world") as connection:
+                connection.execute("set lock_timeout = '3s'")
+                connection.execute(statement.encode(), [item])
+        strike = self.strike
+        if strike is not None and strike.arrivals_left > 0:
+            strike.arrivals_left -= 1
+            if strike.arrivals_left == 0:
+                asyncio.get_running_loop().call_later(strike.delay_s, self._strike, strike)
+
+    def _strike(self, strike: Strike) -> None:
+        strike.at = time.monotonic()
+        try:
+            os.killpg(strike.pgid, strike.signal)
+        except ProcessLookupError:
+            strike.at = None
+
+    def _text(self, action: dict[str, Any], user: str, met: Meeting) -> str:
+        text = super()._text(action, user, met)
+        assert isinstance(self.world, Records)
+        mine = self.world.mine()
+        mine.text, mine.kind = text, action["kind"]
+        return text
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        """The harness's own paths; anything else is as unknown as before."""
+        what = request.path.removeprefix("/__chaos/")
+        body = await request.json() if request.can_read_body else {}
+        if what == "mischief":
+            self.mischief = Mischief(**body)
+        elif what == "strike":
+            self.strike = Strike(**body)
+        elif what != "records":
+            return await super()._unknown(request)
+        return web.json_response(self._told())
+
+    def _told(self) -> dict[str, Any]:
+        assert isinstance(self.world, Records)
+        return {
+            "requests": [asdict(each) for each in self.world.all],
+            "bill_usd": self.world.bill_usd,
+            "open": self.world.open,
+            "struck_at": self.strike.at if self.strike else None,
+        }
+
+
+async def serve() -> None:
+    async with Witness(latency=0.03, jitter=0.03, vary=True) as fake:
+        print(json.dumps({"port": fake.port}), flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

@@ -1,0 +1,118 @@
+"""Stopping a run by signals (R1-R3) and starting it twice (R12), judged by the provider's own arrival log."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.chaos.trials import LIMIT_S, Arena
+from tests.chaos.victim import Victim
+
+# What a client had given to the kernel before the signal still arrives: a loopback takes less than this.
+ON_THE_WIRE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """One run stopped by signals, and the run that went on from there."""
+
+    code: int | None
+    took_s: float
+    new_requests: int
+    state: str
+    after: int | None
+    lost: int
+    words: str
+
+
+def stop(arena: Arena, seed: int, schedule: Sequence[tuple[float, int]], *, latency: float = 0.03) -> Stopped:
+    """Sends the signals at these seconds after the first, which the provider sends in the middle of the run."""
+    with arena.trial(seed, mischief=False) as (world, starter):
+        arena.witness.configure(latency=latency)
+        try:
+            victim = starter.start()
+            (_, first), *more = schedule
+            arena.witness.strike(victim.pid, first, 1 if latency > 1 else arena.items // 2, 0.0)
+            at = _wait_for_strike(arena, victim)
+            for after_s, number in more:
+                victim.wait(max(0.0, at + after_s - time.monotonic()))
+                victim.signal(number)
+            code = victim.wait(LIMIT_S)
+            took_s, words = victim.died_at - at, victim.words
+            late = sum(each.at > at + ON_THE_WIRE_S for each in arena.witness.settled().requests)
+            state = str(world.truth().runs[-1]["state"])
+        finally:
+            arena.witness.configure(latency=0.03)
+        again = starter.start()
+        after = again.wait(LIMIT_S)
+        cells = world.truth().cells
+        lost = sum(cells[key] is None for key in world.of("eligible"))
+        return Stopped(code, took_s, late, state, after, lost, words + ("" if after in (0, 3) else again.words))
+
+
+def _wait_for_strike(arena: Arena, victim: Victim) -> float:
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until and victim.poll() is None:
+        at = arena.witness.records().struck_at
+        if at is not None:
+            return at
+        time.sleep(0.005)
+    raise AssertionError(f"the run ended before its signal: {victim.code} {victim.words}")
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Two starts within ten milliseconds."""
+
+    codes: list[int | None]
+    loser_took_s: float
+    apart_s: float
+    paid_twice: int
+    words: str
+
+
+def contest(arena: Arena, seed: int, *, whole: bool = False) -> Contest:
+    with arena.trial(seed, mischief=False, whole=whole) as (world, starter):
+        victims = [starter.start() for _ in range(2)]
+        codes = [victim.wait(LIMIT_S) for victim in victims]
+        losers = [victim.died_at - victim.started_at for victim in victims if victim.code == 11]
+        paid: dict[str, int] = {}
+        for each in arena.witness.settled().requests:
+            paid[each.item] = paid.get(each.item, 0) + each.paid
+        twice = sum(paid.get(key, 0) > 1 for key in world.of("eligible"))
+        apart_s = abs(victims[1].started_at - victims[0].started_at)
+        return Contest(codes, max(losers, default=0.0), apart_s, twice, "".join(victim.words for victim in victims))
+
+
+@dataclass(frozen=True, slots=True)
+class Zombie:
+    """A holder stopped past its lease, a takeover from another home, and the holder's awakening."""
+
+    takeover: int | None
+    zombie: int | None
+    writes_after_waking: int
+    calls_after_waking: int
+    lost: int
+    words: str
+
+
+def wake_a_zombie(arena: Arena, seed: int) -> Zombie:
+    with arena.trial(seed, mischief=False) as (world, starter):
+        holder = starter.start(plant="short-lease")
+        arena.witness.strike(holder.pid, signal.SIGSTOP, arena.items // 2, 0.0)
+        _wait_for_strike(arena, holder)
+        time.sleep(2.3)  # the planted lease of two seconds runs out by the database's clock
+        other = starter.start(
+            plant="short-lease", more=["--abandon-journal"], CATCHUP_STATE_DIR=str(starter.folder / "elsewhere")
+        )
+        takeover = other.wait(LIMIT_S)
+        before, calls = len(world.truth().changes), len(arena.witness.records().requests)
+        holder.signal(signal.SIGCONT)
+        code = holder.wait(LIMIT_S)
+        holder.end()
+        truth = world.truth()
+        lost = sum(truth.cells[key] is None for key in world.of("eligible"))
+        calls = len(arena.witness.settled().requests) - calls
+        return Zombie(takeover, code, len(truth.changes) - before, calls, lost, other.words + holder.words)
