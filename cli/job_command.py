@@ -7,12 +7,15 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.flags import RunFlags, takes
 from cli.main import new_app
+
+if TYPE_CHECKING:
+    from cli.view import View
 
 
 def build(name: str) -> Any:
@@ -30,7 +33,7 @@ def build(name: str) -> Any:
     return typer.main.get_command(app)
 
 
-def run_job(name: str, flags: RunFlags, command: str) -> int:
+def run_job(name: str, flags: RunFlags, command: str, view: View | None = None) -> int:
     """Loads settings, opens the view, runs to the verdict; returns the exit code."""
     from cli.connect import hide_secrets
     from cli.settings import load
@@ -39,7 +42,7 @@ def run_job(name: str, flags: RunFlags, command: str) -> int:
 
     settings = load(os.environ, Path.cwd(), flags.env_file)
     hide_secrets(settings)
-    view = open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
+    view = view or open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
     signals = Signals(view.abandon)
     try:
         return asyncio.run(_run(name, flags, command, settings, view, signals))

@@ -14,7 +14,7 @@ def plan_lines(plan: Plan) -> list[Line]:
         Line("plan", f"{plan.job} · target {plan.target}"),
         Line("table", clean(f"{plan.table} at {plan.where}")),
         Line("writes", f"{', '.join(plan.cells)}, and nothing else"),
-        Line("by", clean(f"{plan.model} ({plan.provider})")),
+        Line("by", clean(plan.model if plan.model == plan.provider else f"{plan.model} ({plan.provider})")),
         Line("rows", _rows(plan)),
         Line("cost", _cost(plan)),
         Line("rewrites", f"~{show_bytes(plan.rewrite_bytes)} of table data"),

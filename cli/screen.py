@@ -24,6 +24,7 @@ from jobs.engine.verdict import Verdict
 from jobs.engine.watch import Plan, Snapshot
 
 _REDRAW_S = 0.1
+_ENOUGH_TO_GUESS = 20  # rows; before that the rate is noise
 _BUSY = frozenset({"waiting", "draining"})
 
 
@@ -130,7 +131,7 @@ def _position(snapshot: Snapshot, known: bool) -> Text:
     if not known or not total:
         return Text(f"{done:,} rows", no_wrap=True)
     left = ""
-    if snapshot.per_min > 0 and total > done:
+    if snapshot.per_min > 0 and total > done >= _ENOUGH_TO_GUESS:
         left = f"  ~{show_duration(60 * (total - done) / snapshot.per_min)} left"
     return Text(f"{done:,} of ~{total:,}{left}", no_wrap=True, overflow="ellipsis")
 

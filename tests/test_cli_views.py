@@ -136,7 +136,8 @@ def test_the_verdict_shows_every_number() -> None:
     text = as_plain(report.verdict_lines(_verdict()), 200)
     for number in (
         "312", "290", "10   too short 8, empty 2", "2   refusal 2", "4", "5", "1", "305", "410,233", "12,034",
-        "7 throttled", "6 recovered", "$0.0812", "$0.0791", "$0.0002", "$0.0103", "451/min", "tokens per minute", "3:07",
+        "7 throttled", "6 recovered", "$0.0812", "$0.0791", "$0.0002", "$0.0103", "451/min", "tokens per minute",
+        "3:07",
     ):  # fmt: skip
         assert number in text
     assert "1 more: catchup runs show 3f2a9c01b2" in text
