@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo.load import count_rows, load_sample, show_some
-from queries.embedded import start, stop
+from queries.embedded import remove, start
 from queries.errors import CatchupError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,11 +26,11 @@ SLOWLY = "backfill-summaries --yes --db-load 1%"
 def main(arguments: Sequence[str]) -> int:
     place = choose_place()
     directory = place / ".catchup" / "db"
-    if "--fresh" in arguments:
-        forget(directory)
     print("Everything below runs on this machine: an embedded PostgreSQL, sentences copied from the texts, no account.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command that runs; it ends in order and says how
     try:
+        if "--fresh" in arguments:
+            forget(directory)
         with start(directory) as server:
             say_where_we_are(server.dsn)
             code = run_commands(place, server.dsn)
@@ -103,10 +103,8 @@ def choose_place() -> Path:
 
 
 def forget(directory: Path) -> None:
-    """Removes the demo's database and state; as root the data lie where `server` points."""
-    if stop(directory) == "in use":
-        sys.exit("another demo is running: end it first")
-    shutil.rmtree((directory / "server").resolve(), ignore_errors=True)
+    """The demo's database, and the journal and cursor files that belong to it."""
+    remove(directory)
     shutil.rmtree(directory.parent, ignore_errors=True)
 
 

@@ -8,6 +8,7 @@ Three flocks in the directory say all there is to know, and the kernel frees the
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,15 @@ def stop(directory: Path) -> Literal["stopped", "not running", "in use"]:
             return "stopped" if stop_server(directory) else "not running"
         finally:
             os.close(clients)
+
+
+def remove(directory: Path) -> None:
+    """Deletes the database with all its data, wherever they lie, and the directory's locks."""
+    directory = directory.absolute()
+    if stop(directory) == "in use":
+        raise Misconfigured(f"the embedded server in {directory} is in use", fix="end that command first")
+    shutil.rmtree((directory / "server").resolve(), ignore_errors=True)  # as root it is a link to elsewhere
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from queries.embedded import Embedded, start, stop
+from queries.embedded import Embedded, remove, start, stop
 from queries.embedded_programs import ACCOUNTS, WHEEL, copy_for_others
 from queries.errors import Misconfigured
 
@@ -55,9 +55,8 @@ def directory() -> Iterator[Path]:
     """A state directory as an operator has one, and nothing of it left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="cu-"))
     yield folder / "db"
-    for lock in folder.rglob("clients.lock"):
-        stop(lock.parent)
-        shutil.rmtree((lock.parent / "server").resolve(), ignore_errors=True)
+    for lock in list(folder.rglob("clients.lock")):
+        remove(lock.parent)
     shutil.rmtree(folder)
 
 
@@ -187,10 +186,12 @@ def test_a_first_start_that_is_killed_half_way_is_begun_again(directory: Path, a
 
 def test_a_directory_too_long_for_a_socket_path_works(directory: Path) -> None:
     """Socket paths hold 104 to 108 bytes; a longer directory puts the socket elsewhere and leaves nothing there."""
-    before = set(Path(tempfile.gettempdir()).glob("catchup-*"))
     with start(directory / ("long name, 'quoted' " * 8)) as server:
         assert is_up(server)
-    assert set(Path(tempfile.gettempdir()).glob("catchup-*")) <= before
+        folder = Path(str(psycopg.conninfo.conninfo_to_dict(server.dsn)["host"]))
+        assert folder.is_dir()
+    assert not list(folder.glob("*"))
+    assert folder.name == "run" or not folder.exists()
 
 
 def test_the_terminals_interrupt_reaches_the_command_and_not_the_server(directory: Path) -> None:
@@ -220,6 +221,18 @@ def test_data_that_are_gone_are_never_replaced_by_an_empty_database(directory: P
     (directory / "server").symlink_to(directory / "elsewhere")
     with pytest.raises(Misconfigured, match="data are gone"):
         start(directory)
+
+
+def test_removing_a_database_leaves_nothing_and_never_takes_one_that_is_used(directory: Path) -> None:
+    """As root the data lie outside the directory: `remove` finds them there too."""
+    with start(directory):
+        home = (directory / "server").resolve()
+        with pytest.raises(Misconfigured, match="in use"):
+            remove(directory)
+        assert home.exists()
+    remove(directory)
+    assert not home.exists()
+    assert not directory.exists()
 
 
 def test_without_the_wheel_both_ways_on_are_named(directory: Path) -> None:
