@@ -248,7 +248,8 @@ async def test_a_clock_that_jumps_back_opens_no_fresh_budget(world: World) -> No
     ledger = await world.videos()
     await world.database.run(
         "insert into catchup.budget (scope, starts_at, booked_usd) values "
-        "('hour', date_trunc('hour', now()) + interval '5 hours', 1), ('day', date_trunc('day', now()) + interval '1 day', 1)"
+        "('hour', date_trunc('hour', now()) + interval '5 hours', 1), "
+        "('day', date_trunc('day', now()) + interval '1 day', 1)"
     )
     for ceilings, scope in ((Ceilings(hour_usd=1.0), "hour"), (Ceilings(day_usd=1.0), "day")):
         lump = await ledger.take_lump(run_id="run-a", want_usd=0.1, ceilings=ceilings)
