@@ -66,7 +66,7 @@ def why_not_worth_storing(answer: str, source: str, prompt: str) -> str:
         return "refusal"
     if _is_echo(answer, prompt):
         return "echo of the prompt"
-    if len(source) > 400 and len(answer) > 0.9 * len(source):
+    if _is_copy(answer, source):
         return "echo of the input"
     return ""
 
@@ -76,6 +76,12 @@ def _is_echo(answer: str, prompt: str) -> bool:
     if len(said) < 20:
         return False
     return said in asked or asked[:60] in said
+
+
+def _is_copy(answer: str, source: str) -> bool:
+    """The whole input, labels and all, is no summary of it; a sentence copied from it may be one."""
+    said, given = " ".join(answer.lower().split()), " ".join(source.lower().split())
+    return said[:200] == given[:200] or (len(given) > 400 and len(said) > 0.9 * len(given))
 
 
 def contain(answer: str, source: str, most: int) -> str:

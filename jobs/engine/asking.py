@@ -96,7 +96,9 @@ class Asking:
                 self.breaker.failed(fault)
                 failures += not isinstance(fault, Unreachable)
                 paid_failures += _may_be_billed(fault)
-                if not self.breaker.is_open and (failures >= _TRIES_MOST or paid_failures >= _PAID_TRIES_MOST):
+                # only where others are answered is it this row's fault
+                others_work = not self.breaker.is_open and self.breaker.since_success < failures
+                if others_work and (failures >= _TRIES_MOST or paid_failures >= _PAID_TRIES_MOST):
                     self._fail(ask.rows, "no answer", f"{failures} tries; the last: {fault.words or fault.what}")
                     return
                 await self._back_off(fault, failures)

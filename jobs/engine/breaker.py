@@ -12,6 +12,8 @@ _WINDOW = 40
 _LEAST_FAILURES = 20
 _HEALTHY_SHARE = 0.3  # one call in five failing is weather; seven in ten is an outage
 _UNREACHABLE_IN_A_ROW = 5
+_FIRST_IN_A_ROW = 5  # before anything ever worked there is no reason to believe in weather
+_IN_A_ROW = 12
 _SILENT_S = 110.0
 _PROBE_S = 30.0
 
@@ -34,7 +36,8 @@ class Breaker:
         self._probe_s = min(probe_s, max(0.05, max_outage_s / 3))
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._unreachable = 0
-        self._since_success = 0
+        self.since_success = 0
+        self._ever_succeeded = False
         self._last_success = clock.now()
         self._opened_at: float | None = None
         self._last_error: UpstreamError | None = None
@@ -66,7 +69,8 @@ class Breaker:
 
     def succeeded(self) -> None:
         self._recent.append(True)
-        self._unreachable = self._since_success = 0
+        self._unreachable = self.since_success = 0
+        self._ever_succeeded = True
         self._last_success = self._clock.now()
         if self._opened_at is not None:
             self._opened_at = None
@@ -75,7 +79,7 @@ class Breaker:
 
     def failed(self, error: UpstreamError) -> None:
         self._recent.append(False)
-        self._since_success += 1
+        self.since_success += 1
         self._last_error = error
         self._unreachable = self._unreachable + 1 if isinstance(error, Unreachable) else 0
         if self._opened_at is None and self._is_down():
@@ -95,6 +99,8 @@ class Breaker:
         failures = self._recent.count(False)
         if self._unreachable >= _UNREACHABLE_IN_A_ROW:
             return True
+        if self.since_success >= (_IN_A_ROW if self._ever_succeeded else _FIRST_IN_A_ROW):
+            return True
         if failures >= _LEAST_FAILURES and self._recent.count(True) < _HEALTHY_SHARE * len(self._recent):
             return True
-        return self._since_success >= 5 and self._clock.now() - self._last_success > _SILENT_S
+        return self.since_success >= 5 and self._clock.now() - self._last_success > _SILENT_S

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,12 @@ HOSTILE = (
 
 
 def share(seed: int, *what: object) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments, so concurrency cannot reorder it."""
-    return zlib.crc32(repr((seed, *what)).encode()) / 2**32
+    """A number in [0, 1) that depends on nothing but its arguments, so concurrency cannot reorder it.
+
+    Not crc32: it is linear, so that the attempts of one item would fail together.
+    """
+    digest = hashlib.blake2b(repr((seed, *what)).encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**48
 
 
 @dataclass
