@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from cli import streams
-from cli.project import LOOPBACK, password_of
+from cli.project import LOOPBACK, password_of, place_of
 from cli.settings import Settings
+from cli.untrusted import clean
 from queries.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ class Choice:
     said: str
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     chat: Chat
     tokens: TokenCounter
     price: Price
@@ -41,7 +41,6 @@ class Provider:
 def choose_database(settings: Settings, local: bool | None) -> Choice:
     """An explicit --local stands above everything; two explicit choices that differ are refused."""
     outside = "DATABASE_URL" if settings.database_url else "SUPABASE_URL" if settings.supabase_url else ""
-    source = settings.env_file.name if settings.env_file else "the environment"
     if local or (local is None and settings.local is not None):
         if outside and local is None:
             raise Misconfigured(
@@ -52,15 +51,23 @@ def choose_database(settings: Settings, local: bool | None) -> Choice:
         return Choice("embedded", f"the embedded PostgreSQL in {directory_of(settings)}{unused}")
     if settings.database_url:
         unused = "; SUPABASE_URL is set too and not used" if settings.supabase_url else ""
-        return Choice("dsn", f"by DATABASE_URL, settings from {source}{unused}")
+        place = place_of(settings.database_url.get_secret_value().strip())
+        return Choice("dsn", f"{clean(place)}, by DATABASE_URL from {_origin(settings, 'DATABASE_URL')}{unused}")
     if settings.supabase_url:
         host = urlsplit(settings.supabase_url).hostname
-        return Choice("supabase", f"Supabase at {host} over its REST API, settings from {source}")
+        origin = _origin(settings, "SUPABASE_URL")
+        return Choice("supabase", f"{host} over Supabase's REST API, by SUPABASE_URL from {origin}")
     raise Misconfigured(
         "no database is set, and none is chosen by accident",
         fix="set DATABASE_URL, or SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY (see .env.example); "
         "or say --local for an embedded PostgreSQL that needs no account",
     )
+
+
+def _origin(settings: Settings, name: str) -> str:
+    """The file by its whole path: which .env was read is half of which project is meant."""
+    origin = settings.origins.get(name, "environment")
+    return "the environment" if origin == "environment" else str(settings.env_file)
 
 
 def directory_of(settings: Settings) -> str:
@@ -139,7 +146,7 @@ def choose_provider(wanted: str | None, kind: str) -> Literal["openai", "local"]
 
 
 def open_provider(
-    settings: Settings, name: str, *, model: str, price: str | None, dry_run: bool, allow_hosts: Iterable[str]
+    settings: Settings, name: str, model: str, price: str | None, dry_run: bool, allow_hosts: Iterable[str]
 ) -> Provider:
     from queries.prices import load_price
     from queries.tokens import TokenCounter

@@ -118,9 +118,9 @@ class WorldFlags:
         None
     )
     json: Annotated[bool, _option("--json", help="One JSON object a line on stdout, the verdict last.")] = False
-    quiet: Annotated[bool, _option("--quiet", "-q", help="Show the verdict only.")] = False
+    quiet: Annotated[bool, _option("--quiet", "-q", help="Show the result only.")] = False
     verbose: Annotated[
-        bool, _option("--verbose", "-v", help="Say which files, keys and hosts are used; progress every 5 s.")
+        bool, _option("--verbose", "-v", help="Say which files, keys and hosts are used; plain progress every 5 s.")
     ] = False
 
 

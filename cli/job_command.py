@@ -15,7 +15,12 @@ from cli.flags import RunFlags, takes
 from cli.main import new_app
 
 if TYPE_CHECKING:
+    from cli.settings import Settings
+    from cli.signals import Signals
     from cli.view import View
+    from jobs.engine.verdict import Exit, Verdict
+    from jobs.engine.work import Work
+    from queries.road import Road
 
 
 def build(name: str) -> Any:
@@ -53,37 +58,59 @@ def run_job(name: str, flags: RunFlags, command: str, view: View | None = None) 
         view.abandon()
 
 
-async def _run(name: str, flags: RunFlags, command: str, settings: Any, view: Any, signals: Any) -> int:
+async def _run(name: str, flags: RunFlags, command: str, settings: Settings, view: View, signals: Signals) -> int:
+    from cli import connect
+
+    signals.install()
+    choice = connect.choose_database(settings, flags.local)
+    for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
+        view.say(text)
+    async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, _):
+        work = await _make_work(name, flags, command, settings, view, road, choice.kind)
+        try:
+            verdict = await _go(work, view, signals)
+        finally:
+            await work.chat.close()
+    _finish(verdict, flags, view)
+    return int(verdict.exit)
+
+
+async def _make_work(
+    name: str, flags: RunFlags, command: str, settings: Settings, view: View, road: Road, kind: str
+) -> Work:
+    """Everything the engine needs, in the order in which it becomes known."""
     from cli import choices, connect
-    from jobs.engine.run import Run
     from jobs.engine.work import Work
     from jobs.registry import load_job
     from queries.ledger import Ledger
 
-    signals.install()
-    job = load_job(name)
-    choice = connect.choose_database(settings, flags.local)
-    for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
-        view.say(text)
-    provider_name = connect.choose_provider(flags.provider, choice.kind)
-    hosts = flags.allow_host or ()
-    async with connect.open_road(settings, choice, hosts) as (road, _):
-        target = await choices.pick_target(job, settings, flags.target, road)
-        target = choices.with_model(target, flags, settings)
-        options = choices.options_from(flags, settings, target)
-        provider = connect.open_provider(
-            settings, provider_name, model=target.model, price=flags.price, dry_run=flags.dry_run, allow_hosts=hosts
-        )
-        try:
-            run = Run(
-                Work(
-                    job, target, Ledger(road), provider.chat, provider.tokens, provider.price,
-                    provider.model, settings.state_dir, options, view, command,
-                )
-            )  # fmt: skip
-            signals.ask = run.ask_stop
-            verdict = await run.go()
-        finally:
-            await provider.chat.close()
+    job, ledger = load_job(name), Ledger(road)
+    wanted = connect.choose_provider(flags.provider, kind)
+    target = choices.with_model(await choices.pick_target(job, settings, flags.target, road), flags, settings)
+    options = choices.options_from(flags, settings, target)
+    chat, tokens, price, model = connect.open_provider(
+        settings, wanted, target.model, flags.price, flags.dry_run, flags.allow_host or ()
+    )
+    return Work(job, target, ledger, chat, tokens, price, model, settings.state_dir, options, view, command)
+
+
+async def _go(work: Work, view: View, signals: Signals) -> Verdict:
+    from jobs.engine.run import Run
+
+    run = Run(work)
+
+    def stop(exit_: Exit, why: str) -> None:
+        run.ask_stop(exit_, why)
+        view.dismiss()
+
+    signals.ask = stop
+    return await run.go()
+
+
+def _finish(verdict: Verdict, flags: RunFlags, view: View) -> None:
+    from cli.layout import as_plain
+    from cli.report import verdict_lines
+
     view.finish(verdict)
-    return int(verdict.exit)
+    if getattr(sys.stdout, "failed", False) and not flags.json:
+        sys.stderr.write(as_plain(verdict_lines(verdict)))  # whoever closed stdout may still read the log

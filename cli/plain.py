@@ -59,6 +59,9 @@ class Plain:
         sys.stdout.write(as_plain(verdict_lines(verdict)))
         sys.stdout.flush()
 
+    def dismiss(self) -> None:
+        """There is no question here."""
+
     def abandon(self) -> None:
         """There is nothing to restore."""
 
@@ -125,6 +128,9 @@ class Machine:
 
     def finish(self, verdict: Verdict) -> None:
         write_json(verdict.as_json())
+
+    def dismiss(self) -> None:
+        """There is no question here."""
 
     def abandon(self) -> None:
         """There is nothing to restore."""

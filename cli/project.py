@@ -96,6 +96,18 @@ def looks_like_dsn(dsn: str) -> bool:
     return dsn.startswith(("postgresql://", "postgres://")) or bool(re.match(r"\s*\w+\s*=", dsn))
 
 
+def place_of(dsn: str) -> str:
+    """Host and database, for the screen; never user or password."""
+    if "://" in dsn:
+        try:
+            parts = urlsplit(dsn)
+            return f"{parts.hostname or 'local socket'}{parts.path.split('?')[0]}"
+        except ValueError:
+            return "the address given"
+    facts = dict(re.findall(r"(host|dbname)\s*=\s*'?([^'\s]+)", dsn))
+    return f"{facts.get('host', 'local socket')}/{facts.get('dbname', '')}"
+
+
 def password_of(dsn: str) -> str:
     """The password of either form of a DSN, decoded; empty if there is none."""
     if "://" in dsn:

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -37,7 +37,7 @@ class Screen:
         self._live: Live | None = None
         self._drawn_s = float("-inf")
         self._title = ""
-        self._last: Snapshot | None = None
+        self._question: asyncio.Future[None] | None = None
 
     def say(self, text: str) -> None:
         self._print(inert(text, 400, "dim"))
@@ -53,14 +53,33 @@ class Screen:
             self._print(Text(f"{why}, and there is nobody to ask: say --yes to mean it", style="yellow"))
             return False
         self._print(Text(f"{clean(why)}. Go on? [y/N] ", style="bold", end=""), end="")
-        answer = await asyncio.to_thread(sys.stdin.readline)
-        return answer.strip().lower() in ("y", "yes")
+        return (await self._read_answer(sys.stdin)).strip().lower() in ("y", "yes")
+
+    async def _read_answer(self, stdin: TextIO) -> str:
+        """Waits without a thread: a thread in readline would outlive Ctrl-C and hold the process."""
+        loop = asyncio.get_running_loop()
+        self._question = loop.create_future()
+        loop.add_reader(stdin.fileno(), self._note_typed)
+        try:
+            await self._question
+            return stdin.readline()
+        finally:
+            loop.remove_reader(stdin.fileno())
+            self._question = None
+
+    def _note_typed(self) -> None:
+        if self._question is not None and not self._question.done():
+            self._question.set_result(None)
+
+    def dismiss(self) -> None:
+        """Cancels the whole command: before the answer nothing has begun."""
+        if self._question is not None:
+            self._question.cancel()
 
     def notice(self, text: str) -> None:
         self._print(inert(text, 600))
 
     def progress(self, snapshot: Snapshot) -> None:
-        self._last = snapshot
         if self._now() - self._drawn_s < _REDRAW_S:
             return
         self._drawn_s = self._now()

@@ -105,6 +105,7 @@ class Settings(_Strict):
     env_file: Path | None = None
     toml_file: Path | None = None
     warnings: tuple[str, ...] = ()
+    origins: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _belong_together(self) -> Settings:
@@ -168,6 +169,7 @@ def _arrange(found: Sources) -> tuple[dict[str, Any], dict[tuple[str, ...], str]
             inner[place[-1]] = value
         names[place] = f"{name} ({found.origin[name]})"
     raw |= {"env_file": found.env_file, "toml_file": found.toml_file, "warnings": tuple(found.warnings)}
+    raw["origins"] = {name: found.origin[name] for name in VARIABLES if name in found.origin}
     return raw, names
 
 

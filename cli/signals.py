@@ -20,7 +20,7 @@ class Signals:
 
     def __init__(self, leave: Callable[[], None]) -> None:
         self.exit: Exit | None = None
-        self.ask: Callable[[Exit, str], None] | None = None
+        self.ask: Callable[[Exit, str], object] | None = None
         self._leave = leave
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[object] | None = None

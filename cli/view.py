@@ -19,6 +19,10 @@ class View(Watcher, Protocol):
 
     def finish(self, verdict: Verdict) -> None: ...
 
+    def dismiss(self) -> None:
+        """Takes back an open question: a signal came instead of an answer."""
+        ...
+
     def abandon(self) -> None:
         """Leaves the terminal usable when the process must go at once."""
         ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from cli.connect import Choice, choose_database, hide_secrets, open_road
+from cli.connect import Choice, choose_database, details, hide_secrets, open_road
 from cli.flags import WorldFlags
 from cli.layout import Line, as_plain, as_rich
 from cli.settings import Settings, load
@@ -46,7 +46,8 @@ def visit(flags: WorldFlags, work: Callable[[Place], Awaitable[Found]], *, needs
     settings = settings_for(flags)
     choice = choose_database(settings, flags.local)
     if not flags.quiet:
-        sys.stderr.write("".join(f"{text}\n" for text in (f"database: {choice.said}", *settings.warnings)))
+        more = details(settings) if flags.verbose else ()
+        sys.stderr.write("".join(f"{text}\n" for text in (f"database: {choice.said}", *settings.warnings, *more)))
 
     async def go() -> Found:
         async with open_road(settings, choice, flags.allow_host or ()) as (road, dsn):

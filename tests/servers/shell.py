@@ -63,18 +63,21 @@ class Shell:
         out, err = await asyncio.wait_for(child.communicate(), 60)
         return Ended(child.returncode or 0, out.decode(), err.decode())
 
-    async def run_in_terminal(self, *words: str, columns: int = 100, answer: bytes = b"", **env: str) -> Ended:
-        """The same under a pseudo-terminal of this width; `answer` is typed at once."""
-        return await asyncio.to_thread(self._in_terminal, words, columns, answer, env)
+    async def run_in_terminal(
+        self, *words: str, columns: int = 100, wait_for: bytes = b"[y/N]", answer: bytes = b"", **env: str
+    ) -> Ended:
+        """The same under a pseudo-terminal of this width; `answer` is typed when `wait_for` is seen."""
+        return await asyncio.to_thread(self._in_terminal, words, columns, (wait_for, answer), env)
 
-    def _in_terminal(self, words: tuple[str, ...], columns: int, answer: bytes, env: dict[str, str]) -> Ended:
+    def _in_terminal(
+        self, words: tuple[str, ...], columns: int, typing: tuple[bytes, bytes], env: dict[str, str]
+    ) -> Ended:
         whole = {**self.env, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40", **env}
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.directory)
             os.execve(START[0], [*START, *words], whole)  # noqa: S606 - the command under test
-        if answer:
-            os.write(terminal, answer)
+        wait_for, answer = typing
         seen = b""
         while True:
             try:
@@ -84,6 +87,9 @@ class Shell:
             if not piece:
                 break
             seen += piece
+            if answer and wait_for in seen:
+                os.write(terminal, answer)
+                answer = b""
         os.close(terminal)
         return Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode("utf-8", "replace"), "")
 
