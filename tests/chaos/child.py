@@ -5,6 +5,8 @@ python -m tests.chaos.child --nursery           forks victims that have imported
                                                 and the same deaths, without 0.7 s of imports for each of a thousand
 """
 
+# A planted bug must be in place, and a whole victim must pay for its imports, only in the process that asked for it.
+# ruff: noqa: PLC0415
 from __future__ import annotations
 
 import json

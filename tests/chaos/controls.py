@@ -23,7 +23,7 @@ class Caught:
 # What each bug must be caught by: another broken promise beside it is no proof.
 TELLTALES = {
     "cursor-saved-on-fetch": "lost",
-    "write-before-journal": "unexplained",
+    "write-before-journal": "re-paid",
     "booked-after-send": "ledger",
     "no-lock": "unexplained",
 }

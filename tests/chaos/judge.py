@@ -11,9 +11,9 @@ from tests.chaos.provider import Request
 from tests.chaos.witness import Records
 from tests.chaos.world import BEFORE, THEIRS, Truth, World
 
-# An answer that has left the provider is still in flight until the victim has it in its journal. On a busy machine
-# with two cores that took 20 ms at the most; the report shows the longest such age that cost a payment.
-LANDING_S = 0.25
+# An answer that has left the provider is still in flight until the victim has it in its journal. The report shows the
+# longest such age that cost a payment, so that this allowance cannot hide a slow journal.
+LANDING_S = 0.1
 _NOTICED_S = 0.05  # a victim that killed itself is known to be dead only a little later than its connections
 _CENT_DUST = 1e-9
 
@@ -107,6 +107,7 @@ class Finding:
 
 def judge_results(finding: Finding, world: World, truth: Truth, records: Records, *, edits_done: bool) -> None:
     """Rows: what is there against what ought to be. Before the edited rows had their second run they may be empty."""
+    untouched = {"filled": BEFORE, "overtaken": THEIRS, "short": None, "refused": None}
     texts: dict[str, list[str]] = {}
     for each in records.requests:
         if each.paid:
@@ -117,11 +118,7 @@ def judge_results(finding: Finding, world: World, truth: Truth, records: Records
             finding.lost.append(key)
         elif kind == "edited" and value not in told[1:] and (edits_done or value is not None):
             (finding.clobbered if value in told[:1] else finding.lost).append(key)
-        elif kind == "filled" and value != BEFORE:
-            finding.clobbered.append(key)
-        elif kind == "overtaken" and told and value != THEIRS:
-            finding.clobbered.append(key)
-        elif kind in ("short", "refused") and value is not None:
+        elif kind in untouched and value != untouched[kind] and (kind != "overtaken" or told):
             finding.clobbered.append(key)
         if kind in ("eligible", "flaky", "edited") and key in truth.verdicts:
             finding.misnamed.append(f"{key} {truth.verdicts[key]}")
@@ -153,17 +150,17 @@ def judge_money(finding: Finding, world: World, truth: Truth, records: Records) 
         explained = sum(key in kill.open or key in kill.landing for kill in finding.kills)
         if extra > explained:
             finding.unexplained[key] = extra - explained
-        finding.repaid_age_s = max(finding.repaid_age_s, _longest_age_s(paid, finding.kills))
+        finding.repaid_age_s = max(finding.repaid_age_s, _age_s(paid, finding.kills))
     finding.bill_usd = records.bill_usd
     finding.booked_usd, finding.possibly_usd = truth.booked_usd, truth.possibly_usd
 
 
-def _longest_age_s(paid: Sequence[Request], kills: Sequence[Kill]) -> float:
-    """How long before the kill the lost answer had already left the provider."""
-    ages = [
-        kill.at - each.left_at
-        for each in paid[:-1]
-        for kill in kills
-        if each.left_at is not None and each.status == 200 and each.kind != "malformed" and 0 < kill.at - each.left_at < 1
-    ]
+def _age_s(paid: Sequence[Request], kills: Sequence[Kill]) -> float:
+    """How long before a kill the answer that had to be bought again had already left the provider."""
+    ages = []
+    for kill in kills:
+        before = [each for each in paid if each.at < kill.at]
+        last = before[-1] if before and len(before) < len(paid) else None
+        if last and last.left_at and last.status == 200 and last.kind != "malformed":
+            ages.append(kill.at - last.left_at)
     return max(ages, default=0.0)

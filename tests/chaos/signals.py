@@ -93,7 +93,7 @@ class Zombie:
     takeover: int | None
     zombie: int | None
     writes_after_waking: int
-    calls_after_waking: int
+    new_calls_after_waking: int
     lost: int
     words: str
 
@@ -103,6 +103,8 @@ def wake_a_zombie(arena: Arena, seed: int) -> Zombie:
         holder = starter.start(plant="short-lease")
         arena.witness.strike(holder.pid, signal.SIGSTOP, arena.items // 2, 0.0)
         _wait_for_strike(arena, holder)
+        time.sleep(0.1)
+        sent = holder.points.count("send.before") - len(arena.witness.records().requests)
         time.sleep(2.3)  # the planted lease of two seconds runs out by the database's clock
         other = starter.start(
             plant="short-lease", more=["--abandon-journal"], CATCHUP_STATE_DIR=str(starter.folder / "elsewhere")
@@ -114,5 +116,39 @@ def wake_a_zombie(arena: Arena, seed: int) -> Zombie:
         holder.end()
         truth = world.truth()
         lost = sum(truth.cells[key] is None for key in world.of("eligible"))
-        calls = len(arena.witness.settled().requests) - calls
+        # what it had begun to send when it was stopped still goes out when it wakes: no check can come after the last
+        calls = max(0, len(arena.witness.settled().requests) - calls - sent)
         return Zombie(takeover, code, len(truth.changes) - before, calls, lost, other.words + holder.words)
+
+
+def judge_stops(arena: Arena, seed: int) -> dict[str, str]:
+    """Each promise of R1-R3 and R12 with how it was broken; empty when it was kept."""
+    slow = 20.0  # an answer that no grace waits for
+    ci = [(0.0, signal.SIGINT), (7.5, signal.SIGTERM), (10.0, signal.SIGKILL)]
+    double = [(0.0, signal.SIGINT), (0.2, signal.SIGINT)]
+    said = {
+        "SIGINT": _judge_stop(stop(arena, seed, [(0.0, signal.SIGINT)]), 130, 7.0),
+        "SIGTERM": _judge_stop(stop(arena, seed, [(0.0, signal.SIGTERM)]), 143, 7.0),
+        "CI sequence, hung calls": _judge_stop(stop(arena, seed, ci, latency=slow), 130, 7.0),
+        "double SIGINT, hung calls": _judge_stop(stop(arena, seed, double, latency=slow), 130, 1.0),
+    }
+    two = contest(arena, seed)
+    fair = sorted(map(str, two.codes)) == ["11", "3"] and two.loser_took_s < 1 and not two.paid_twice
+    said["two starts at once"] = "" if fair else f"{two}"
+    zombie = wake_a_zombie(arena, seed)
+    kept = zombie.takeover in (0, 3) and zombie.zombie == 11 and not zombie.writes_after_waking and not zombie.lost
+    said["zombie past its lease"] = "" if kept and not zombie.new_calls_after_waking else f"{zombie}"
+    return said
+
+
+def _judge_stop(stopped: Stopped, code: int, within_s: float) -> str:
+    broken = []
+    if stopped.code != code:
+        broken.append(f"exit {stopped.code}, not {code}")
+    if stopped.took_s > within_s:
+        broken.append(f"it took {stopped.took_s:.1f} s")
+    if stopped.new_requests:
+        broken.append(f"{stopped.new_requests} new requests after the signal")
+    if stopped.after not in (0, 3) or stopped.lost:
+        broken.append(f"the same command then exited {stopped.after} with {stopped.lost} lost")
+    return "; ".join(broken) + (f"\n{stopped.words}" if broken else "")

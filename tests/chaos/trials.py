@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ class Arena:
         if blow.faults:
             victim.wait(LIMIT_S)
         elif blow.arrivals:
-            self.witness.strike(victim.pid, blow.first or signal.SIGKILL, blow.arrivals, 0.0 if blow.first else blow.after_s)
+            number, delay_s = (blow.first, 0.0) if blow.first else (signal.SIGKILL, blow.after_s)
+            self.witness.strike(victim.pid, number, blow.arrivals, delay_s)
             if blow.first:
                 self._shut_down(victim, blow.after_s)
             victim.wait(LIMIT_S)
@@ -155,6 +157,25 @@ class Arena:
         after = self.witness.records().requests[before:]
         if finding.kills and after:
             finding.recovery_s.append(after[0].at - victim.started_at)
+
+
+def every_point(points: Sequence[str]) -> list[Blow]:
+    """A kill at every named point of an undisturbed run, by its number in the run."""
+    return [Blow(faults=f"*:{number}:kill") for number in range(1, len(points) + 1)]
+
+
+def some_points(points: Sequence[str], step: int) -> list[Blow]:
+    """Every occurrence of a rare point, and each step-th of those that come with every request."""
+    seen: Counter[str] = Counter()
+    usual = {name for name, times in Counter(points).items() if times > len(points) / 10}
+    blows = []
+    for number, name in enumerate(points, start=1):
+        seen[name] += 1
+        if name not in usual:
+            blows.append(Blow(faults=f"{name}:{seen[name]}:kill"))
+        elif number % step == 0:
+            blows.append(Blow(faults=f"*:{number}:kill"))
+    return blows
 
 
 def random_blow(chance: random.Random, items: int, takes_s: float, points: int) -> Blow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -86,7 +87,7 @@ class Victim:
 
     @property
     def words(self) -> str:
-        return ((self.folder / "out").read_text(errors="replace") + (self.folder / "err").read_text(errors="replace"))[-3000:]
+        return "".join((self.folder / name).read_text(errors="replace")[-2000:] for name in ("out", "err"))
 
 
 @dataclass
@@ -107,8 +108,6 @@ class Nursery:
         return self.born.pop()
 
     def read(self, timeout_s: float) -> None:
-        import select
-
         assert self.process.stdout is not None
         handle = self.process.stdout.fileno()
         while select.select([handle], [], [], timeout_s)[0]:

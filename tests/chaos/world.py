@@ -40,7 +40,7 @@ create trigger note_change after update of llm_summary on public.videos
 """
 # What the world does to a row while the provider is being asked about it.
 MISCHIEF = {
-    "edited": "update videos set description = description || ' It was edited while the run was under way.' where id = %s",
+    "edited": "update videos set description = description || ' It was edited meanwhile.' where id = %s",
     "deleted": "delete from videos where id = %s",
     "overtaken": f"update videos set llm_summary = '{THEIRS}' where id = %s",
 }
