@@ -113,7 +113,8 @@ def named_line(named: Named) -> Line:
 
 def write_json(value: dict[str, Any]) -> None:
     """One object on one line; plain ASCII, so no locale and no terminal can be hurt by it."""
-    sys.stdout.write(json.dumps(clean_json(value), allow_nan=False) + "\n")
+    write = getattr(sys.stdout, "write_checked", sys.stdout.write)
+    write(json.dumps(clean_json(value, streams.without_secrets), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

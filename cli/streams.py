@@ -35,9 +35,13 @@ class Forgiving:
         self.failed = stream is None
 
     def write(self, text: str) -> int:
+        return self.write_checked(without_secrets(text))
+
+    def write_checked(self, text: str) -> int:
+        """For text whose parts were searched already: replacing in finished JSON could eat a quote's backslash."""
         if not self.failed and self._stream is not None:
             try:
-                self._stream.write(without_secrets(text))
+                self._stream.write(text)
             except (OSError, ValueError) as error:
                 self._give_up(error)
         return len(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,10 +42,12 @@ def inert(value: object, at_most: int = 200, style: str = "") -> Text:
     return Text(clean(value, at_most), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def clean_json(value: Any) -> Any:
-    """JSON for machines keeps every character, escaped; only what is not a plain value becomes text."""
+def clean_json(value: Any, check: Callable[[str], str]) -> Any:
+    """JSON for machines keeps every character, escaped; each text passes `check`, and odd values become text."""
     if isinstance(value, dict):
-        return {str(name): clean_json(item) for name, item in value.items()}
+        return {check(str(name)): clean_json(item, check) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean_json(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+        return [clean_json(item, check) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, int | float | None) else check(str(value))

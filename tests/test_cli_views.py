@@ -12,12 +12,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cli import report
+from cli import report, streams
 from cli.layout import as_plain, as_rich
 from cli.plain import Machine, Plain, progress_line
 from cli.plan_view import plan_lines
 from cli.runs import run_lines, run_table
 from cli.screen import Screen, draw
+from cli.streams import Forgiving
 from jobs.engine.books import Books
 from jobs.engine.verdict import Exit, Money, Named, Verdict
 from jobs.engine.watch import Plan, Snapshot
@@ -129,6 +130,19 @@ async def test_json_lines_stay_one_ascii_object_a_line(title: str, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["type"] for line in lines] == ["notice", "plan", "refused", "verdict"]
     assert all(line.isascii() and line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("text", ['?key=abc"', 'Bearer x"y', 'password=\\"', 'sk-0123456789abcdef"'], ids=repr)
+def test_hiding_secrets_never_breaks_a_json_line(
+    text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks like a key beside a quote is hidden inside its value, and the line stays one object."""
+    monkeypatch.setattr(streams, "_secrets", ["sk-configured-secret"])
+    monkeypatch.setattr(sys, "stdout", Forgiving(sys.stdout))
+    report.write_json({"type": "notice", "text": f"{text} sk-configured-secret", "rate": float("inf")})
+    line = capsys.readouterr().out
+    assert json.loads(line)["type"] == "notice"
+    assert "configured" not in line
 
 
 def test_the_verdict_shows_every_number() -> None:
