@@ -1,12 +1,12 @@
 """Fixtures live beside the servers they start."""
 
-pytest_plugins = [
-    "tests.servers.bench",
-    "tests.servers.shell",
+pytest_plugins = [  # what others import stands first, or pytest cannot rewrite its assertions
     "tests.servers.fake_openai",
     "tests.servers.fake_process",
     "tests.servers.postgres",
     "tests.servers.lite",
     "tests.servers.fault_proxy",
     "tests.servers.roads",
+    "tests.servers.bench",
+    "tests.servers.shell",
 ]

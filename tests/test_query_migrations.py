@@ -1,4 +1,4 @@
-"""`migrate`: everything or nothing, again without harm, printable, checkable, removable, and least privilege that holds."""
+"""`migrate`: everything or nothing, again without harm, printed, checked, removed; and least privilege that holds."""
 
 from __future__ import annotations
 
@@ -91,10 +91,8 @@ async def test_uninstall_leaves_the_users_tables(database: Database) -> None:
     await database.migrate(TARGETS)
     await uninstall(database.dsn)
     assert await functions(database) == 0
-    assert await database.run("select to_regnamespace('catchup'), count(*) from videos group by 1") == []
-    assert await database.run("select to_regnamespace('catchup') is null, to_regclass('videos') is not null") == [
-        (True, True)
-    ]
+    left = await database.run("select to_regnamespace('catchup') is null, to_regclass('videos') is not null")
+    assert left == [(True, True)]
     await uninstall(database.dsn)
 
 
@@ -157,11 +155,8 @@ async def test_the_least_privilege_role_can_do_the_work_and_nothing_else(
     await ledger.close_run(run_id=lease.run_id, generation=lease.generation, state="finished", stop_reason="")
     await ledger.release(lease)
     async with await psycopg.AsyncConnection.connect(database.dsn_as("catchup_worker"), autocommit=True) as worker:
-        for forbidden in (
-            "update videos set updated_at = now()",
-            "delete from videos",
-            "insert into videos default values",
-        ):
+        another_cell = "update videos set updated_at = now()"
+        for forbidden in (another_cell, "delete from videos", "insert into videos default values"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await worker.execute(forbidden.encode())
     await road.close()

@@ -251,7 +251,7 @@ async def test_a_silent_server_is_given_up(database: Database) -> None:
 
 
 async def test_no_session_state_is_left_behind(database: Database) -> None:
-    """Through a transaction pooler the next statement may run elsewhere: no prepared statement, no SET, no lock stays."""
+    """Through a transaction pooler the next statement may run elsewhere: nothing prepared, no SET, no lock stays."""
     ledger, road = await dsn_ledger(database)
     await begin(ledger, VIDEOS)
     for _ in range(8):

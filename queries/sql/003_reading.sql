@@ -1,10 +1,11 @@
 -- Everything here is STABLE: called by GET there and in a READ ONLY transaction here, it cannot write.
--- The settings make a text of a value the same in every session; the guard and `was` depend on that.
+-- The settings make a text of a value the same in every session; the guard and `was` depend on that. No parallel
+-- workers: a backfill must not take more of the application's machine than one process.
 
 create or replace function public.catchup_page(p text) returns jsonb
 language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
-set extra_float_digits = 1 set bytea_output = 'hex' as $$
+set extra_float_digits = 1 set bytea_output = 'hex' set max_parallel_workers_per_gather = 0 as $$
 declare
     q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
@@ -41,7 +42,7 @@ $$;
 create or replace function public.catchup_count(p text) returns jsonb
 language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
-set extra_float_digits = 1 set bytea_output = 'hex' as $$
+set extra_float_digits = 1 set bytea_output = 'hex' set max_parallel_workers_per_gather = 0 as $$
 declare
     q jsonb := p::jsonb->0;
     shape jsonb := catchup.resolve(q->'spec');
