@@ -26,7 +26,7 @@ async def test_a_run_writes_every_row_and_says_so(wired: Shell, bench: Bench) ->
     """Exit 0, the numbers on stdout, which database and settings on stderr."""
     await bench.fill(20)
     ended = await wired.run(JOB)
-    assert (ended.code, ended.err.count("database: by DATABASE_URL")) == (0, 1)
+    assert (ended.code, ended.err.count("by DATABASE_URL from the environment")) == (0, 1)
     assert re.search(r"wrote +20\n", ended.out)
     assert all((await bench.cells()).values())
 
