@@ -187,7 +187,7 @@ class Asking:
         for verdict in bads:
             self.writer.put(Entry(verdict.key, verdict.guard, verdict=verdict))
         for good, paid in goods:
-            self._accept(good, paid)
+            self._accept(good, paid, ask.request.user)
         return None
 
     def _judge(self, ask: Ask, answer: ChatAnswer) -> list[Good | Bad]:
@@ -201,8 +201,8 @@ class Asking:
         cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
         return Paid(good.row.key, good.row.guard, good.row.was, cells)
 
-    def _accept(self, good: Good, paid: Paid) -> None:
-        earlier = self.collapse.note(good.row, good.text)
+    def _accept(self, good: Good, paid: Paid, source: str) -> None:
+        earlier = self.collapse.note(good.row, good.text, source)
         if earlier is None:
             self.writer.put(paid_entry(paid))
             self.last_text = (" ".join(good.row.key), good.text)

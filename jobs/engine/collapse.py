@@ -15,7 +15,7 @@ _RECENT = 40
 
 @dataclass(slots=True)
 class _Seen:
-    guards: set[str] = field(default_factory=set)
+    sources: set[int] = field(default_factory=set)
     rows: list[tuple[Row, str]] = field(default_factory=list)
 
 
@@ -26,15 +26,18 @@ class Collapse:
         self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         self._recent: deque[bool] = deque(maxlen=_RECENT)
 
-    def note(self, row: Row, text: str) -> list[tuple[Row, str]] | None:
-        """None: fine. A list: this text is a pattern; the list is what was accepted before we knew."""
+    def note(self, row: Row, text: str, source: str) -> list[tuple[Row, str]] | None:
+        """None: fine. A list: this text is a pattern; the list is what was accepted before we knew.
+
+        Rows with the same source may well have the same text: only different sources count.
+        """
         digest = hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()[:12]
         seen = self._seen.setdefault(digest, _Seen())
         self._seen.move_to_end(digest)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        seen.guards.add(row.guard)
-        is_pattern = len(seen.guards) > _SAME_MOST
+        seen.sources.add(hash(source))
+        is_pattern = len(seen.sources) > _SAME_MOST
         self._recent.append(is_pattern)
         if not is_pattern:
             seen.rows.append((row, text))

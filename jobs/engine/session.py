@@ -282,12 +282,15 @@ class Session:
         self.opened.journal.close(keep=False)
 
     async def _close(self, state: Literal["stopped", "finished", "cancelled"], why: str) -> None:
-        ledger, lease = self.work.ledger, self.opened.lease
+        """Each step may be repeated: a lost answer to the last of them is no reason to call the run unfinished."""
+        ledger, lease, insist = self.work.ledger, self.opened.lease, self.database.insist
         budget, record = self.asking.budget, self.opened.record
-        before_usd = record.spent_usd + record.possibly_usd if record else 0.0
-        await ledger.settle_run(lease.run_id, spent_usd=before_usd + budget.spent_usd, possibly_usd=budget.possibly_usd)
-        await ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
-        await ledger.release(lease)
+        spent = budget.spent_usd + (record.spent_usd + record.possibly_usd if record else 0.0)
+        await insist(lambda: ledger.settle_run(lease.run_id, spent_usd=spent, possibly_usd=budget.possibly_usd))
+        await insist(
+            lambda: ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
+        )
+        await insist(lambda: ledger.release(lease))
         self.is_closed = True
 
     # --- what others ask of it ---------------------------------------------------------------------------
