@@ -150,7 +150,8 @@ def judge_money(finding: Finding, world: World, truth: Truth, records: Records) 
         explained = sum(key in kill.open or key in kill.landing for kill in finding.kills)
         if extra > explained:
             finding.unexplained[key] = extra - explained
-        finding.repaid_age_s = max(finding.repaid_age_s, _age_s(paid, finding.kills))
+        if kind != "edited":  # its second payment is no kill's doing, and hides which kill cost the third
+            finding.repaid_age_s = max(finding.repaid_age_s, _age_s(paid, finding.kills))
     finding.bill_usd = records.bill_usd
     finding.booked_usd, finding.possibly_usd = truth.booked_usd, truth.possibly_usd
 
