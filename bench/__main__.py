@@ -42,14 +42,14 @@ def measure_start() -> dict[str, float]:
     for _ in range(11):
         for name, words in commands.items():
             started = time.monotonic()
-            subprocess.run([sys.executable, *words], capture_output=True, check=True)  # noqa: S603
+            subprocess.run([sys.executable, *words], capture_output=True, check=True)
             times[name].append(time.monotonic() - started)
     typer, help_ = (statistics.median(times[name]) for name in ("typer", "help"))
     return {"typer_s": round(typer, 3), "help_s": round(help_, 3), "ratio": round(help_ / typer, 2)}
 
 
 def say(what: str, figures: dict[str, object] | dict[str, float]) -> None:
-    print(json.dumps({"measured": what, **figures}), flush=True)  # noqa: T201
+    print(json.dumps({"measured": what, **figures}), flush=True)
 
 
 if __name__ == "__main__":

@@ -59,17 +59,31 @@ class World:
         """`catchup backfill-summaries` as an operator runs it, with its own peak of memory."""
         state = tempfile.mkdtemp(dir=self.folder)
         env = {
+            "PYTHONPATH": str(Path(__file__).parents[1]),
             "PATH": os.environ["PATH"],
             "DATABASE_URL": self.database.dsn,
             "OPENAI_API_KEY": KEY,
             "OPENAI_BASE_URL": url,
             "CATCHUP_STATE_DIR": state,
         }
-        command = [sys.executable, "-c", "from cli.main import main; main()", "backfill-summaries", "--yes", "--json", *words]
+        command = [
+            sys.executable,
+            "-c",
+            "from cli.main import main; main()",
+            "backfill-summaries",
+            "--yes",
+            "--json",
+            *words,
+        ]
         started = time.monotonic()
         with (self.folder / "stderr").open("w") as log:
-            child = subprocess.Popen(  # noqa: S603  # our own program
-                command, env={**env, "PYTHONPATH": str(Path(__file__).parents[1])}, cwd=state, stdout=subprocess.PIPE, stderr=log, text=True
+            child = subprocess.Popen(  # our own program
+                command,
+                env={**env, "PYTHONPATH": str(Path(__file__).parents[1])},
+                cwd=state,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
             assert child.stdout is not None
             lines = child.stdout.readlines()

@@ -204,7 +204,8 @@ async def test_scene_rollup_joins_the_scenes_in_order(bench: Bench) -> None:
         "insert into videos (owner_id, storage_path, filename, status) select gen_random_uuid(), 'p', 'f' || n, "
         "(case when n <= 12 then 'READY' else 'PENDING' end)::video_status from generate_series(1, 15) n; "
         "insert into video_scenes (video_id, index, visual_summary, transcript_segment) "
-        "select v.id, n, 'A crane lifts container ' || n || ' from the ship ' || v.filename, 'Here we see step ' || n || ' of the unloading' "
+        "select v.id, n, 'A crane lifts container ' || n || ' from the ship ' || v.filename, "
+        "'Here we see step ' || n || ' of the unloading' "
         "from videos v, generate_series(3, 1, -1) n"
     )
     verdict = await bench.run(target=SCENES)
@@ -226,7 +227,8 @@ async def test_f20_a_not_null_column_is_no_obstacle_because_nothing_is_inserted(
     """Incident 4: upserts hit NOT NULL columns; an UPDATE does not."""
     await bench.fill(5)
     await bench.database.run(
-        "alter table videos add column owner uuid not null default gen_random_uuid(); alter table videos alter column owner drop default"
+        "alter table videos add column owner uuid not null default gen_random_uuid(); "
+        "alter table videos alter column owner drop default"
     )
     assert (await bench.run()).books.wrote == 5
 
@@ -377,7 +379,8 @@ async def test_a_trigger_that_undoes_the_write_stops_after_one_paid_call(bench: 
     """Confirmed as written, and reading it back shows nothing: G2's canary."""
     await bench.fill(10)
     await bench.database.run(
-        "create function public.undo() returns trigger language plpgsql as $$ begin new.llm_summary := null; return new; end $$; "
+        "create function public.undo() returns trigger language plpgsql as "
+        "$$ begin new.llm_summary := null; return new; end $$; "
         "create trigger undo before update on videos for each row execute function public.undo()"
     )
     verdict = await bench.run()
@@ -420,7 +423,7 @@ async def test_keys_of_other_types_work_the_same(bench: Bench, pair: tuple[str, 
     key = "n" if kind == "bigint" else "('00000000-0000-4000-8000-' || lpad(to_hex(n * 7919 % 100000), 12, '0'))::uuid"
     await bench.database.run(
         f"create table posts (no {kind} primary key, body text, summary text); "
-        f"insert into posts select {key}, 'Post ' || n || ' tells at length how the harbour of the town was dug and paid for', null "
+        f"insert into posts select {key}, 'Post ' || n || ' tells at length how the harbour was dug and paid for', null "
         "from generate_series(1, 130) n"
     )
     spec = replace(
@@ -443,7 +446,7 @@ async def test_two_column_keys_work_the_same(bench: Bench) -> None:
     """Order and guard over both columns."""
     await bench.database.run(
         "create table parts (video text, part bigint, body text, summary text, primary key (video, part)); "
-        "insert into parts select 'v' || n % 9, n, 'Part ' || n || ' tells at length how the harbour of the town was dug and paid for', null "
+        "insert into parts select 'v' || n % 9, n, 'Part ' || n || ' tells at length how the harbour was dug and paid', null "
         "from generate_series(1, 130) n"
     )
     spec = replace(

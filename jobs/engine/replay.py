@@ -11,7 +11,7 @@ from jobs.engine.write_back import Entry, WriteBack, paid_entry
 from queries.ledger import RowVerdict, Spend, WriteBatch, WriteRow
 
 
-async def replay(past: Past, writer: WriteBack, books: Books, template: WriteBatch) -> None:
+async def replay_journal(past: Past, writer: WriteBack, books: Books, template: WriteBatch) -> None:
     """First the batches whose answer was lost, under their own ids; then what was never sent."""
     for intent in list(past.intents.values()):
         batch = _batch(intent, past, template)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from jobs.engine import fault_points, plan
+from jobs.engine import closing, fault_points, plan
 from jobs.engine.books import Books
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
@@ -189,8 +189,7 @@ class Run:
         """--fresh over a different run: what that one paid for is stored first, then it is closed."""
         opened = await opening.take(opening.state.home(opening.lock), record)
         session = Session(self.work, self._database, self.stop, opened, self._query(), Books())
-        await session.replay_only()
-        await session.close_given_up("given up by --fresh")
+        await closing.give_up(session, "given up by --fresh")
 
     async def _work_through(self, opened: Opened) -> Verdict:
         self.session = session = Session(self.work, self._database, self.stop, opened, self._query(), self.books)
@@ -199,5 +198,5 @@ class Run:
         try:
             await session.run()
         finally:
-            await session.end()
+            await closing.end(session)
         return verdict_of(self._ending())

@@ -17,6 +17,7 @@ from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget
 from jobs.engine.canary import open_the_tap
 from jobs.engine.checkpoint import Checkpoint
+from jobs.engine.closing import drain
 from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
@@ -24,7 +25,7 @@ from jobs.engine.job import Ask, Skip
 from jobs.engine.lease import LeaseKeeper
 from jobs.engine.opening import Opened
 from jobs.engine.rate_limit import RateLimit
-from jobs.engine.replay import replay
+from jobs.engine.replay import replay_journal
 from jobs.engine.report import snapshot_of
 from jobs.engine.scan import Scan
 from jobs.engine.stop import Stop
@@ -39,7 +40,6 @@ from queries.table import PageQuery, Row
 _CRASHES_MOST = 3
 _SAME_BUGS_MOST = 3
 _NAMED_MOST = 200
-_LAST_FLUSH_S = 30.0  # when the work is done; after a signal there is less
 
 
 class Session:
@@ -59,7 +59,7 @@ class Session:
         self.pending_beyond = False
         self.admitted = 0
         self._bugs: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.started = clock.now()
         self.tap_opened_at: float | None = None
         self._scan = Scan(work.ledger, database, self.query, clock)
@@ -106,7 +106,7 @@ class Session:
             may_pay=self.keeper.may_pay,
         )
         self.database = database
-        self._background: list[asyncio.Task[None]] = []
+        self.background: list[asyncio.Task[None]] = []
         self.is_ending = False
         self.is_closed = False
 
@@ -126,10 +126,10 @@ class Session:
         if not feed.cancelled() and (error := feed.exception()) is not None:
             self._end_by(error)
         if self.stop.is_asked:
-            await self._drain()
+            await drain(self)
 
     async def _feed(self) -> None:
-        await self.replay_only()
+        await self.replay()
         self.phase = "canary"
         rows = self._rows()
         try:
@@ -140,14 +140,14 @@ class Session:
                 await self._tap(rows)
         finally:
             await rows.aclose()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        while self.tasks:
+            await asyncio.wait(set(self.tasks))
 
-    async def replay_only(self) -> None:
+    async def replay(self) -> None:
         """What an earlier process paid for is stored before anything new is asked."""
         if self.opened.past is not None:
             self.phase = "replaying the journal"
-            await replay(self.opened.past, self.writer, self.books, self._template)
+            await replay_journal(self.opened.past, self.writer, self.books, self._template)
 
     async def _rows(self) -> AsyncGenerator[Row, None]:
         """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
@@ -175,13 +175,13 @@ class Session:
     def start(self, ask: Ask) -> asyncio.Task[None]:
         """Takes over a slot; the request lives on when the feed that started it is stopped."""
         task = asyncio.create_task(self.asking.ask(ask))
-        self._tasks.add(task)
+        self.tasks.add(task)
         task.add_done_callback(partial(self._asked, ask))
         return task
 
     def _asked(self, ask: Ask, task: asyncio.Task[None]) -> None:
         """Whatever ended a request early, even before its first step, leaves its rows to do."""
-        self._tasks.discard(task)
+        self.tasks.discard(task)
         self.slots.free()
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
@@ -238,69 +238,14 @@ class Session:
                 "please report it with the run's id; the same command goes on from here",
             )
 
-    # --- the end -----------------------------------------------------------------------------------------
-
-    async def _drain(self) -> None:
-        """Requests that are out may come back within the grace; those still waiting at a gate never start."""
-        self.phase = "draining"
-        for task in list(self._tasks):
-            if task not in self.asking.sending:
-                task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=self.work.options.grace_s)
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    async def end(self) -> None:
-        """Flushes, closes the run in the ledger, gives the lease back. What cannot be stored stays in the journal."""
-        by_signal = self.stop.exit in (Exit.SIGINT, Exit.SIGTERM)
-        self._stop_background()
-        self.is_ending = True
-        try:
-            async with asyncio.timeout(1.5 if by_signal else _LAST_FLUSH_S):
-                await self.writer.flush(finally_=True)
-                await self._close("stopped" if self.stop.is_asked else "finished", self.stop.why)
-        except (CatchupError, TimeoutError) as error:
-            what = error.what if isinstance(error, CatchupError) else "the database did not answer in time"
-            self.stop.ask(Exit.STOPPED, f"the last results are in the journal, not in the database: {what}")
-            if isinstance(error, CatchupError):
-                self.stop.ask_for(error)
-        finally:
-            kept = self.writer.backlog > 0 or not self.is_closed
-            self.books.to_do += self.writer.backlog_rows
-            self.opened.journal.close(keep=kept)
-
-    def _stop_background(self) -> None:
-        for task in self._background:
-            task.cancel()
-
-    async def close_given_up(self, why: str) -> None:
-        await self.writer.flush(finally_=True)
-        await self._close("cancelled", why)
-        self.opened.journal.close(keep=False)
-
-    async def _close(self, state: Literal["stopped", "finished", "cancelled"], why: str) -> None:
-        """Each step may be repeated: a lost answer to the last of them is no reason to call the run unfinished."""
-        ledger, lease, insist = self.work.ledger, self.opened.lease, self.database.insist
-        budget, record = self.asking.budget, self.opened.record
-        spent = budget.spent_usd + (record.spent_usd + record.possibly_usd if record else 0.0)
-        await insist(lambda: ledger.settle_run(lease.run_id, spent_usd=spent, possibly_usd=budget.possibly_usd))
-        await insist(
-            lambda: ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
-        )
-        await insist(lambda: ledger.release(lease))
-        self.is_closed = True
-
     # --- what others ask of it ---------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        task.add_done_callback(self._background_ended)
-        self._background.append(task)
+        task.add_done_callback(self._note_background_end)
+        self.background.append(task)
 
-    def _background_ended(self, task: asyncio.Task[None]) -> None:
+    def _note_background_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end_by(error)
 

@@ -1,0 +1,71 @@
+"""How a run ends: what is out may come back, what is settled is stored, what cannot be stored stays in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from jobs.engine.verdict import Exit
+from queries.errors import CatchupError
+
+if TYPE_CHECKING:
+    from jobs.engine.session import Session
+
+_LAST_FLUSH_S = 30.0
+_LAST_FLUSH_AFTER_SIGNAL_S = 1.5  # with the grace of 5 s: out before CI's SIGTERM after 7.5 s (GitHub's documentation)
+
+
+async def drain(session: Session) -> None:
+    """Requests that are out may come back within the grace; those still waiting at a gate never start."""
+    session.phase = "draining"
+    for task in list(session.tasks):
+        if task not in session.asking.sending:
+            task.cancel()
+    if session.tasks:
+        await asyncio.wait(set(session.tasks), timeout=session.work.options.grace_s)
+    for task in list(session.tasks):
+        task.cancel()
+    if session.tasks:
+        await asyncio.wait(set(session.tasks))
+
+
+async def end(session: Session) -> None:
+    """Flushes, closes the run in the ledger, gives the lease back."""
+    by_signal = session.stop.exit in (Exit.SIGINT, Exit.SIGTERM)
+    for task in session.background:
+        task.cancel()
+    session.is_ending = True
+    try:
+        async with asyncio.timeout(_LAST_FLUSH_AFTER_SIGNAL_S if by_signal else _LAST_FLUSH_S):
+            await session.writer.flush(finally_=True)
+            await _close(session, "stopped" if session.stop.is_asked else "finished", session.stop.why)
+    except CatchupError as error:
+        session.stop.ask_for(error)
+    except TimeoutError:
+        why = "the database did not answer in time: the last results are in the journal"
+        session.stop.ask(Exit.STOPPED, why, "the same command stores them, without paying again")
+    finally:
+        session.books.to_do += session.writer.backlog_rows
+        session.opened.journal.close(keep=session.writer.backlog > 0 or not session.is_closed)
+
+
+async def give_up(session: Session, why: str) -> None:
+    """For a run that is not to be continued: what it paid for is stored, nothing new is asked."""
+    await session.replay()
+    session.is_ending = True
+    await session.writer.flush(finally_=True)
+    await _close(session, "cancelled", why)
+    session.opened.journal.close(keep=False)
+
+
+async def _close(session: Session, state: Literal["stopped", "finished", "cancelled"], why: str) -> None:
+    """Each step may be repeated: a lost answer to the last of them is no reason to call the run unfinished."""
+    ledger, lease, insist = session.work.ledger, session.opened.lease, session.database.insist
+    budget, record = session.asking.budget, session.opened.record
+    spent = budget.spent_usd + (record.spent_usd + record.possibly_usd if record else 0.0)
+    await insist(lambda: ledger.settle_run(lease.run_id, spent_usd=spent, possibly_usd=budget.possibly_usd))
+    await insist(
+        lambda: ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
+    )
+    await insist(lambda: ledger.release(lease))
+    session.is_closed = True
