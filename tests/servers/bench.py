@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from jobs.backfill_summaries import JOB
+from jobs.engine.clock import Clock
+from jobs.engine.job import Job
 from jobs.engine.options import Options
 from jobs.engine.run import Run
 from jobs.engine.verdict import Verdict
@@ -85,7 +87,15 @@ class Bench:
         await self.database.migrate([self.target])
 
     async def run(
-        self, *, road: Road | None = None, chat: Chat | None = None, target: Target | None = None, **options: Any
+        self,
+        *,
+        road: Road | None = None,
+        chat: Chat | None = None,
+        target: Target | None = None,
+        job: Job = JOB,
+        clock: Clock | None = None,
+        state_dir: Path | None = None,
+        **options: Any,
     ) -> Verdict:
         target = target or self.target
         road = road or DsnRoad(self.database.dsn)
@@ -95,17 +105,18 @@ class Bench:
         tokens = TokenCounter(model, self.vocabularies)
         self.running = Run(
             Work(
-                JOB,
+                job,
                 target,
                 Ledger(road),
                 chat,
                 tokens,
                 load_price(model),
                 model,
-                self.state_dir,
+                state_dir or self.state_dir,
                 wanted,
                 self.memory,
                 "catchup backfill-summaries",
+                clock or Clock(),
             )
         )
         try:
