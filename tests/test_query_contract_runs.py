@@ -218,7 +218,6 @@ async def test_parallel_takers_never_pass_a_ceiling_together(world: World) -> No
     """G5: two runs, many lumps at once, one hour's ceiling."""
     one = await world.videos()
     two = Ledger(await world.road())
-    await two.runs()  # lite changes its roles at a first request, and two at once collide
     ceilings = Ceilings(hour_usd=1.0)
     takers = [
         ledger.take_lump(run_id=run, want_usd=0.07, ceilings=ceilings)
