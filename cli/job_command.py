@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 def build(name: str) -> Any:
     """The command of this name, from the job's own words."""
-    from jobs.registry import load_job
+    from jobs.registry import find_jobs, load_job
 
-    job = load_job(name)
-    app = new_app(job.summary)
+    job, summary = load_job(name), find_jobs()[name]
+    app = new_app(summary)
 
-    @app.command(name, help=job.summary, epilog=f"Example: {job.example}", context_settings=app.info.context_settings)
+    @app.command(name, help=summary, epilog=f"Example: {job.example}", context_settings=app.info.context_settings)
     @takes(RunFlags)
     def command(flags: RunFlags) -> None:
         raise typer.Exit(run_job(name, flags, shlex.join(["catchup", *sys.argv[1:]])))

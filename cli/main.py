@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from jobs.registry import find_jobs
 
 HELP = """Jobs that fill and maintain columns of a Postgres table, and never lie, lose or pay twice.
 
@@ -23,23 +24,6 @@ COMMANDS = {
     "doctor": ("cli.doctor", "Show which settings, role, ledger and state directory are in use."),
     "db": ("cli.db", "The embedded database: stop it."),
 }
-_JOB = re.compile(r"^JOB\b", re.MULTILINE)
-_SUMMARY = re.compile(r'"""(.+?)(?:"""|\n)')
-
-
-def find_jobs() -> dict[str, str]:
-    """Name and one-line help of every job, read from the files: importing them would cost more than the help."""
-    import jobs
-
-    found = {}
-    for file in sorted(Path(jobs.__path__[0]).glob("*.py")):
-        source = file.read_text(encoding="utf-8")
-        summary = _SUMMARY.match(source)
-        if summary and _JOB.search(source):
-            name = file.stem.replace("_", "-")
-            text = summary[1].removeprefix(f"{name}: ")
-            found[name] = text[:1].upper() + text[1:]
-    return found
 
 
 class Commands(MutableMapping[str, Any]):

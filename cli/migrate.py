@@ -10,9 +10,10 @@ import typer
 
 from cli.flags import WorldFlags, takes
 from cli.layout import Line
-from cli.main import find_jobs, new_app
+from cli.main import new_app
 from cli.report import write_json
 from cli.visit import Place, show, visit
+from jobs.registry import find_jobs
 from queries.errors import Misconfigured
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Any
 
 import typer
 
-from cli.main import COMMANDS, app, find_jobs
+from cli.main import COMMANDS, app
 from cli.report import MEANINGS
+from jobs.registry import find_jobs
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _WIDTH = 96

@@ -18,7 +18,6 @@ _LONGER = 3  # times the completion limit for the one retry after `length`
 @dataclass(frozen=True, slots=True)
 class BackfillSummaries:
     name: str = "backfill-summaries"
-    summary: str = "Write a short summary into every row that has none."
     example: str = "catchup backfill-summaries --dry-run"
     targets: tuple[Target, ...] = tuple(t for t in targets.DEFAULTS if t.job == "backfill-summaries")
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jobs
-from jobs.engine.job import Job
+
+if TYPE_CHECKING:
+    from jobs.engine.job import Job
+
+_JOB = re.compile(r"^JOB\b", re.MULTILINE)
+_SUMMARY = re.compile(r'"""(.+?)(?:"""|\n)')
 
 
-def job_names() -> dict[str, str]:
-    """Command name to module name, without importing any of them: `--help` must stay quick."""
-    found = (module.name for module in pkgutil.iter_modules(jobs.__path__) if not module.ispkg)
-    return {name.replace("_", "-"): name for name in found if name not in ("registry", "targets", "content")}
+def find_jobs() -> dict[str, str]:
+    """Name and one-line help of every job, read from its file: importing them would cost more than the help."""
+    found = {}
+    for file in sorted(Path(jobs.__path__[0]).glob("*.py")):
+        source = file.read_text(encoding="utf-8")
+        summary = _SUMMARY.match(source)
+        if summary and _JOB.search(source):
+            name = file.stem.replace("_", "-")
+            text = summary[1].removeprefix(f"{name}: ")
+            found[name] = text[:1].upper() + text[1:]
+    return found
 
 
 def load_job(name: str) -> Job:
-    module = importlib.import_module(f"jobs.{job_names()[name]}")
+    module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
     job: Job = module.JOB
     return job

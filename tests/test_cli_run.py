@@ -10,7 +10,8 @@ import signal
 
 import pytest
 
-from cli.main import COMMANDS, Commands, find_jobs
+from cli.main import COMMANDS, Commands
+from jobs.registry import find_jobs
 from tests.servers.bench import KEY, Bench
 from tests.servers.shell import Ended, Shell, interrupt, wait_for_calls
 from tests.test_cli_views import NEVER

@@ -20,12 +20,13 @@ async def test_after_the_first_signal_no_paid_request_starts(bench: Bench, after
         while bench.fake.world.requests < after:
             await asyncio.sleep(0.001)
         assert bench.running is not None
+        assert bench.running.session is not None
         bench.running.ask_stop(Exit.SIGINT, "interrupted")
-        return bench.fake.world.requests
+        return bench.running.session.asking.tally.calls
 
-    verdict, requests_then = await asyncio.gather(bench.run(), signal())
+    verdict, sent_then = await asyncio.gather(bench.run(), signal())
     assert verdict.exit is Exit.SIGINT
-    assert bench.fake.world.requests == requests_then
+    assert bench.fake.world.requests == verdict.calls == sent_then
     assert verdict.books.balance()
     assert sum(1 for text in (await bench.cells()).values() if text) == verdict.books.wrote == bench.fake.world.requests
     assert (await bench.run()).books.wrote == 300 - verdict.books.wrote

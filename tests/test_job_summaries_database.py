@@ -423,7 +423,7 @@ async def test_keys_of_other_types_work_the_same(bench: Bench, pair: tuple[str, 
     key = "n" if kind == "bigint" else "('00000000-0000-4000-8000-' || lpad(to_hex(n * 7919 % 100000), 12, '0'))::uuid"
     await bench.database.run(
         f"create table posts (no {kind} primary key, body text, summary text); "
-        f"insert into posts select {key}, 'Post ' || n || ' tells at length how the harbour was dug and paid for', null "
+        f"insert into posts select {key}, 'Post ' || n || ' tells at length how the harbour was dug, and when', null "
         "from generate_series(1, 130) n"
     )
     spec = replace(
@@ -446,7 +446,8 @@ async def test_two_column_keys_work_the_same(bench: Bench) -> None:
     """Order and guard over both columns."""
     await bench.database.run(
         "create table parts (video text, part bigint, body text, summary text, primary key (video, part)); "
-        "insert into parts select 'v' || n % 9, n, 'Part ' || n || ' tells at length how the harbour was dug and paid', null "
+        "insert into parts select 'v' || n % 9, n, "
+        "'Part ' || n || ' tells at length how the harbour of the town was dug, and when', null "
         "from generate_series(1, 130) n"
     )
     spec = replace(

@@ -63,7 +63,6 @@ class Means:
 
 class Job(Protocol):
     name: str
-    summary: str
     example: str
     targets: tuple[Target, ...]
 

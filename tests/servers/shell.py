@@ -120,7 +120,7 @@ def wired(shell: Shell, bench: Bench) -> Shell:
 
 async def wait_for_calls(bench: Bench, calls: int) -> None:
     async with asyncio.timeout(30):
-        while bench.fake.world.requests < calls:  # noqa: ASYNC110
+        while bench.fake.world.requests < calls:
             await asyncio.sleep(0.01)  # the fake counts and tells nobody
 
 
