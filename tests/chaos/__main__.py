@@ -10,7 +10,7 @@ from tests.chaos.arena import open_arena
 from tests.chaos.controls import TELLTALES, catch
 from tests.chaos.report import Report
 from tests.chaos.signals import judge_stops
-from tests.chaos.trials import Arena, Blow, every_point, random_blow
+from tests.chaos.trials import Arena, Blow, every_point, random_blow, some_points
 from tests.servers.postgres import running_server
 
 WHOLE_EVERY = 10  # so many trials to one whose victims are processes of their own from the first import on
@@ -33,6 +33,10 @@ def run_trials(arena: Arena, report: Report, options: argparse.Namespace) -> Non
     if options.step:
         for blow in every_point(points)[:: options.step]:
             judge(arena, report, options.seed, [blow])
+
+        first = Blow(faults="write.sent:2:kill")
+        for blow in some_points(arena.recovery(options.seed, first), 5)[:: options.step]:
+            judge(arena, report, options.seed, [first, blow])
 
     def any_blow() -> Blow:
         return random_blow(chance, arena.items, takes_s, len(points))

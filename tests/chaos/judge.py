@@ -115,13 +115,13 @@ def judge_results(finding: Finding, world: World, truth: Truth, records: Records
     for key, kind in world.kinds.items():
         value, told = truth.cells.get(key), texts.get(key, [])
         if kind in ("eligible", "flaky") and value not in told:
-            finding.lost.append(key)
+            _note(finding.lost, key)
         elif kind == "edited" and value not in told[1:] and (edits_done or value is not None):
-            (finding.clobbered if value in told[:1] else finding.lost).append(key)
+            _note(finding.clobbered if value in told[:1] else finding.lost, key)
         elif kind in untouched and value != untouched[kind] and (kind != "overtaken" or told):
-            finding.clobbered.append(key)
+            _note(finding.clobbered, key)
         if kind in ("eligible", "flaky", "edited") and key in truth.verdicts:
-            finding.misnamed.append(f"{key} {truth.verdicts[key]}")
+            _note(finding.misnamed, f"{key} {truth.verdicts[key]}")
     _judge_claims(finding, truth)
 
 
@@ -129,9 +129,16 @@ def _judge_claims(finding: Finding, truth: Truth) -> None:
     """The ledger's own words against the audit trail: a claim without a change, a change twice."""
     changed = Counter(str(change["id"]) for change in truth.changes)
     finding.duplicated = [key for key, times in changed.items() if times > 1]
-    finding.falsely_done += [f"{key} (no change of its cell)" for key in truth.provenance if key not in changed]
+    for key in truth.provenance - changed.keys():
+        _note(finding.falsely_done, f"{key} (no change of its cell)")
     if truth.booked_writes != changed.total():
-        finding.falsely_done.append(f"books say {truth.booked_writes} written, the audit {changed.total()}")
+        _note(finding.falsely_done, f"books say {truth.booked_writes} written, the audit {changed.total()}")
+
+
+def _note(found: list[str], what: str) -> None:
+    """A row is looked at after the recovery and once more at the end."""
+    if what not in found:
+        found.append(what)
 
 
 def judge_money(finding: Finding, world: World, truth: Truth, records: Records) -> None:

@@ -118,6 +118,7 @@ class Nursery:
             for line in lines:
                 said = json.loads(line)
                 if "born" in said:
+                    self.dead.pop(said["born"], None)  # process ids come round again
                     self.born.append((said["born"], said["at"]))
                 elif "died" in said:
                     self.dead[said["died"]] = (said["code"], said["at"])
