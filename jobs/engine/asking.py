@@ -126,7 +126,8 @@ class Asking:
                 await self.clock.sleep(0.2)
                 self._check_stop()
             self._check_stop()
-            self.journal.reserve(len(ask.rows) * 4096 + _ANSWER_BYTES * ask.request.max_completion_tokens)
+            each = len(ask.rows) * 4096 + _ANSWER_BYTES * ask.request.max_completion_tokens
+            self.journal.reserve((len(self.sending) + 1) * each)  # beside the answers that are still out
         except BaseException:
             self.budget.settle(reservation, 0.0)
             self.breaker.abandoned()
