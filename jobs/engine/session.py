@@ -39,6 +39,7 @@ from queries.table import PageQuery, Row
 
 _CRASHES_MOST = 3
 _SAME_BUGS_MOST = 3
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAMED_MOST = 200
 
 
@@ -228,7 +229,7 @@ class Session:
     def _end_by(self, error: BaseException) -> None:
         if isinstance(error, CatchupError):
             self.stop.ask_for(error)
-        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        elif isinstance(error, OSError) and error.errno in _NO_SPACE:
             self.stop.ask(Exit.REFUSED, "the disk is full", "free space; the same command goes on from here")
         else:
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -275,6 +276,7 @@ class Session:
         record, past = self.opened.record, self.opened.past
         done = sum(record.books.get(name, 0) for name in ("wrote", "skipped", "failed")) if record else 0
         found = f"; {len(past.paid)} paid answers wait in the journal" if past and past.paid else ""
+        found += "; its torn last line was dropped" if past and past.torn else ""
         return f"going on with run {self.opened.run_id} from where it stopped: {done:,} rows are done{found}"
 
     def snapshot(self, plan: Plan | None) -> Snapshot:
