@@ -9,4 +9,5 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.roads",
     "tests.servers.bench",
     "tests.servers.shell",
+    "tests.servers.impaired",
 ]

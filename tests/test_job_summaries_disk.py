@@ -30,7 +30,7 @@ async def test_f5_disk_full_at_byte_k_pays_for_nothing_it_cannot_keep(
     assert "the journal cannot grow" in ended.out or "state directory" in ended.out + ended.err
     paid_before = sum(bench.paid().values())
     assert paid_before < 60
-    assert (paid_before == 0) is (size < 9_000)
+    assert (paid_before == 0) is (size <= 9_000)
     verdict = await bench.run()
     assert (verdict.exit, set(bench.paid().values())) == (Exit.DONE, {1})
     assert all((await bench.cells()).values())
@@ -124,20 +124,21 @@ def journal_of(bench: Bench) -> Path:
 
 async def test_f7_a_torn_last_line_is_dropped_with_a_notice(impaired: Impaired, bench: Bench) -> None:
     """A kill tears at most the last line: all others are used, and the operator is told."""
-    await bench.fill(40)
+    await bench.fill(120)
     await impaired.kill_at("write.sent:2")
     path = journal_of(bench)
     sound = path.read_bytes().partition(b"\0")[0]
     path.write_bytes(sound + b'5f3c1a90 ["try",{"n":9')
     verdict = await bench.run()
-    assert (verdict.exit, set(bench.paid().values()) - {1}) == (Exit.DONE, set())
+    assert verdict.exit is Exit.DONE
+    assert sum(bench.paid().values()) - 120 <= 4, "more than was in flight"
     assert all((await bench.cells()).values())
     assert any("torn" in notice for notice in bench.memory.notices), bench.memory.notices
 
 
 async def test_f7_damage_in_the_middle_is_refused_with_its_line(impaired: Impaired, bench: Bench) -> None:
     """Exit 10, 0 calls, the file as it was; put right, the run goes on."""
-    await bench.fill(40)
+    await bench.fill(120)
     await impaired.kill_at("write.sent:2")
     path, requests = journal_of(bench), bench.fake.world.requests
     content = path.read_bytes()
@@ -157,7 +158,7 @@ async def test_f7_damage_in_the_middle_is_refused_with_its_line(impaired: Impair
 @pytest.mark.parametrize(("field", "value"), [("place", "elsewhere/other"), ("target", "other-target")])
 async def test_f7_a_foreign_journal_is_refused(impaired: Impaired, bench: Bench, field: str, value: str) -> None:
     """A journal of another database or target is never replayed into this one, and it says whose it is."""
-    await bench.fill(40)
+    await bench.fill(120)
     await impaired.kill_at("write.sent:2")
     path, requests = journal_of(bench), bench.fake.world.requests
     cells = await bench.cells()
@@ -175,7 +176,7 @@ async def test_f7_a_lost_journal_with_paid_answers_in_it_is_refused_until_they_a
     impaired: Impaired, bench: Bench
 ) -> None:
     """The ledger remembers how many answers may be in it: the number and the dollars are said before paying again."""
-    await bench.fill(40)
+    await bench.fill(120)
     await impaired.kill_at("write.sent:2")
     journal_of(bench).unlink()
     requests = bench.fake.world.requests
@@ -191,7 +192,7 @@ async def test_f7_a_run_unfinished_in_another_home_is_named_and_left_to_it(
     impaired: Impaired, bench: Bench, tmp_path: Path
 ) -> None:
     """The journal is there, not here: refused, naming the host; --abandon-journal is the decision to pay again."""
-    await bench.fill(40)
+    await bench.fill(120)
     await impaired.kill_at("write.sent:2")
     await bench.database.run("update catchup.leases set expires_at = clock_timestamp() - interval '1 s'")
     requests, host = bench.fake.world.requests, os.uname().nodename
