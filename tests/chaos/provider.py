@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -42,6 +43,8 @@ class Strike:
     arrivals_left: int
     delay_s: float
     at: float | None = None
+    handle: int = -1
+    """On the very process: its number may be another's by the time of the strike."""
 
 
 @dataclass(slots=True)
@@ -96,7 +99,8 @@ class Witness(FakeOpenAI):
     def reset(self) -> None:
         super().reset()
         self.world = Records(self)
-        self.mischief, self.strike = Mischief(), None
+        self.mischief = Mischief()
+        self.arm(None)
 
     def arrived(self, item: str) -> None:
         statement = self.mischief.statements.pop(item, None)
@@ -111,11 +115,21 @@ class Witness(FakeOpenAI):
                 asyncio.get_running_loop().call_later(strike.delay_s, self._strike, strike)
 
     def _strike(self, strike: Strike) -> None:
-        strike.at = time.monotonic()
+        at = time.monotonic()
         try:
+            signal.pidfd_send_signal(strike.handle, 0)
             os.killpg(strike.pgid, strike.signal)
         except ProcessLookupError:
-            strike.at = None
+            return
+        strike.at = at
+
+    def arm(self, strike: Strike | None) -> None:
+        if self.strike is not None:
+            self.strike.arrivals_left = 0
+            os.close(self.strike.handle)
+        self.strike = strike
+        if strike is not None:
+            strike.handle = os.pidfd_open(strike.pgid)
 
     def _text(self, action: dict[str, Any], user: str, met: Meeting) -> str:
         text = super()._text(action, user, met)
@@ -131,7 +145,7 @@ class Witness(FakeOpenAI):
         if what == "mischief":
             self.mischief = Mischief(**body)
         elif what == "strike":
-            self.strike = Strike(**body)
+            self.arm(Strike(**body) if body else None)
         elif what != "records":
             return await super()._unknown(request)
         return web.json_response(self._told())

@@ -109,13 +109,14 @@ class Arena:
         else:
             victim.wait(blow.after_s)
             victim.end()
+        records = self.witness.settled()
+        self.witness.disarm()
         self._note_recovery(finding, victim, len(before.requests))
         if victim.code != -signal.SIGKILL:
             if victim.code not in (0, 3, 130, 143):
                 finding.exits.append(victim.code)
                 finding.words = victim.words
             return victim.code not in (0, 3)
-        records = self.witness.settled()
         at = records.struck_at if blow.arrivals and not blow.first and records.struck_at else victim.died_at
         finding.kills.append(witness_kill(at, victim.last_point, records, WORKERS))
         return True

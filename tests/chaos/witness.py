@@ -47,6 +47,9 @@ class WitnessProcess(FakeProcess):
         """Sends the signal to the process group so long after its so-many-th billed request from now."""
         self._ask("strike", {"pgid": pgid, "signal": signal, "arrivals_left": arrivals, "delay_s": delay_s})
 
+    def disarm(self) -> None:
+        self._ask("strike")
+
     def _ask(self, path: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = Asked(f"http://127.0.0.1:{self.port}/__chaos/{path}", data, {"content-type": "application/json"})
