@@ -62,7 +62,7 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         limit=flags.limit,
         where=_filters(flags, target),
         slice=_slice(flags, target),
-        redo=_redo(flags),
+        redo=_redo(flags, target),
         retry_failed=flags.retry_failed,
         abandon_journal=flags.abandon_journal,
         allow_triggers=tuple(flags.allow_triggers or ()),
@@ -71,7 +71,6 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         ceilings=Ceilings(flags.max_cost or limits.max_cost_run, limits.max_cost_hour, limits.max_cost_day),
         max_runtime_s=flags.max_runtime,
         max_outage_s=flags.max_outage or limits.max_outage,
-        call_timeout_s=limits.call_timeout,
         grace_s=limits.grace,
         min_characters=limits.min_characters,
         min_words=limits.min_words,
@@ -79,12 +78,13 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
     )
 
 
-def _redo(flags: RunFlags) -> Redo | None:
+def _redo(flags: RunFlags, target: Target) -> Redo | None:
     match flags.redo_where:
         case None:
             return None
         case ("model" | "prompt" | "edited") as by, value:
-            return Redo(by, value)
+            model_cell = next((cell for cell, source in target.cells.items() if source == "model"), "")
+            return Redo(by, value, model_cell if by == "model" else "")
         case other:
             raise Misconfigured(f"--redo-where {other[0]} is unknown", fix="model=NAME, prompt=HASH or edited")
 

@@ -25,7 +25,6 @@ class Options:
     ceilings: Ceilings = Ceilings()
     max_runtime_s: float | None = None
     max_outage_s: float = 600.0
-    call_timeout_s: float = 60.0
     grace_s: float = 5.0
     min_characters: int = 50
     min_words: int = 10

@@ -10,7 +10,7 @@ from jobs.engine.job import Ask, Job, Means, Skip
 from jobs.engine.options import Options
 from jobs.engine.watch import Plan
 from queries.errors import Misconfigured
-from queries.ledger import Ledger
+from queries.ledger import Ledger, RunRecord
 from queries.road import Road
 from queries.table import Condition, PageQuery, Row, TableFacts
 
@@ -51,8 +51,14 @@ def why_confirm(plan: Plan, options: Options) -> str:
     return f"this is more than {BLAST_ROWS:,} rows"
 
 
-def refuse_new_triggers(plan: Plan, options: Options) -> None:
-    unknown = sorted(set(plan.new_triggers) - set(options.allow_triggers))
+def new_triggers(facts: TableFacts, last: RunRecord) -> tuple[str, ...]:
+    """What fires on each row now and did not when this target last ran."""
+    known = last.params.get("triggers", triggers_of(facts))
+    return tuple(name for name in triggers_of(facts) if name not in known)
+
+
+def refuse_new_triggers(names: Sequence[str], options: Options) -> None:
+    unknown = sorted(set(names) - set(options.allow_triggers))
     if unknown:
         raise Misconfigured(
             f"the table has a trigger or publication that was not there last time: {', '.join(unknown)}",
@@ -83,7 +89,7 @@ class Findings:
     counted: Counted
     facts: TableFacts | None = None
     last_time: int | None = None
-    known_triggers: Sequence[str] | None = None
+    new_triggers: tuple[str, ...] = ()
     standing: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     tokens_out_per_row: float | None = None
@@ -107,7 +113,6 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
         len(asks) / len(found.rows) if found.rows else 0
     )
     triggers = triggers_of(found.facts) if found.facts else ()
-    known = found.known_triggers
     spec = means.target.spec
     return Plan(
         job=job.name,
@@ -126,7 +131,7 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
         rewrite_bytes=round(will_ask * (_TUPLE_BYTES + _weight(found.rows) + 4 * out)),
         last_time=found.last_time,
         triggers=triggers,
-        new_triggers=tuple(name for name in triggers if known is not None and name not in known),
+        new_triggers=found.new_triggers,
         ceilings=_ceilings(means.options),
         samples=tuple((" ".join(ask.rows[0].key), ask.request.user) for ask in asks[:3]),
         would_skip=tuple(skips.most_common()),

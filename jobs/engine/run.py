@@ -38,7 +38,8 @@ class Run:
         self._means = work.means
         self._params = run_params(work.target, work.model, work.options)
         self._fingerprint = work.target.fingerprint(work.model, self._params)
-        self._notes: list[str] = [work.tokens.note] if work.tokens.note else []
+        counts_money = work.price.input_per_m > 0 or work.price.output_per_m > 0
+        self._notes: list[str] = [work.tokens.note] if work.tokens.note and counts_money else []
         self._plan: Plan | None = None
         self._hello: Hello | None = None
 
@@ -56,12 +57,20 @@ class Run:
 
     async def go(self) -> Verdict:
         ticker = asyncio.create_task(self._tick())
+        work = asyncio.create_task(self._dry_run() if self.work.options.dry_run else self._run())
+        asked = asyncio.create_task(self.stop.asked.wait())
         try:
-            return await (self._dry_run() if self.work.options.dry_run else self._run())
+            await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if self.session is None:  # nothing is paid yet, so nothing is worth waiting for
+                work.cancel()
+            return await work
+        except asyncio.CancelledError:
+            return verdict_of(self._ending())
         except CatchupError as error:
             return refused(self._ending(), error, explain(error))
         finally:
             ticker.cancel()
+            asked.cancel()
             fault_points.reach("exit.report")
 
     async def _tick(self) -> None:
@@ -82,17 +91,14 @@ class Run:
 
     async def _dry_run(self) -> Verdict:
         """Reads only: no ledger row, no lease, no file of ours."""
-        hello = await self._database.insist(
-            lambda: self.work.ledger.hello(self.work.target.spec, self.work.target.name)
-        )
+        work, hello = self.work, await self._greet()
         if hello.schema_version is None:
-            self._notes.append("the ledger is not installed yet: run `catchup migrate` before the real run")
-            self._plan = await plan.before_migrate(
-                self.work.job, self._means, self.work.ledger.road, self.work.chat.name
-            )
+            self._plan = await plan.before_migrate(work.job, self._means, work.ledger.road, work.chat.name)
         else:
             self._hello = hello
-            self._plan = await self._make_plan(await self._facts(), self._query())
+            facts = await self._facts()
+            self._notes += check_table(work.target, facts)
+            self._plan = await self._make_plan(facts, self._query())
         self.books.selected = self.books.to_do = self._plan.pending_counted
         self.work.watcher.plan(self._plan)
         return verdict_of(self._ending())
@@ -113,7 +119,9 @@ class Run:
             if record is not None and record.fingerprint != self._fingerprint:
                 await self._give_up(opening, record)
                 record = None
-            if record is None and not await self._agreed(facts):
+            if record is not None:
+                plan.refuse_new_triggers(plan.new_triggers(facts, record), self.work.options)
+            elif not await self._agreed(facts):
                 raise Misconfigured("not confirmed: nothing was done", fix="say --yes, or a smaller --limit")
             opened = await opening.take(home, record)
             if opened.past is not None:
@@ -148,7 +156,7 @@ class Run:
         self.phase = "planning"
         self._plan = await self._make_plan(facts, self._query())
         self.work.watcher.plan(self._plan)
-        plan.refuse_new_triggers(self._plan, self.work.options)
+        plan.refuse_new_triggers(self._plan.new_triggers, self.work.options)
         why = plan.why_confirm(self._plan, self.work.options)
         return not why or self.work.options.yes or await self.work.watcher.confirm(self._plan, why)
 
@@ -165,7 +173,7 @@ class Run:
             counted=counted,
             facts=facts,
             last_time=last_time,
-            known_triggers=last.params.get("triggers") if last else None,
+            new_triggers=plan.new_triggers(facts, last) if last else (),
             standing=tuple(standing.items()),
             notes=tuple(self._notes),
         )
