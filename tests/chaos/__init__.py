@@ -1,1 +1,8 @@
-"""The kill harness: real runs killed at every place, judged by a provider and a database that outlive them."""
+"""The kill harness: real runs killed at every place, judged by a provider and a database that outlive them.
+
+What it cannot show. A killed process leaves the page cache behind, so a missing fsync is not seen here. The provider
+bills every request on arrival, also one whose client is gone: the real rule for abandoned calls is not known, and this
+is the worst one. An answer that left the provider less than `judge.LANDING_S` before the death counts as in flight,
+within the victim's own number of workers. Most victims are forked from a process that has done its imports; one trial
+in ten starts whole processes.
+"""
