@@ -114,7 +114,7 @@ class Opening:
         return home
 
     async def earlier(self, home: Home) -> RunRecord | None:
-        """The unfinished run this one continues; refuses where going on would lose or pay twice."""
+        """The unfinished run this one continues; refuses where it was other work."""
         record = await self.database.insist(lambda: self.ledger.unfinished_run(self.target.name, self.options.slice))
         if record is None:
             return None
@@ -124,7 +124,6 @@ class Opening:
                 f"run {record.run_id} of {self.target.name} is unfinished and was different: {differs}",
                 fix="go on with the old settings, or give up its cursor with --fresh (nothing paid is lost)",
             )
-        self._check_journal(record, home)
         return record
 
     def _differences(self, record: RunRecord) -> str:
@@ -155,6 +154,12 @@ class Opening:
             )
         )
         if record:
+            # not before the lease: of a run that lives elsewhere, its holder is to be named and not its journal
+            try:
+                self._check_journal(record, home)
+            except Misconfigured:
+                await self.database.insist(lambda: self.ledger.release(lease))
+                raise
             reopened = await self.database.insist(lambda: self.ledger.reopen_run(run_id, home))
             journal = Journal(self.state.journal_path(run_id))
             past = journal.resume() if journal.path.exists() else None
