@@ -121,11 +121,7 @@ class Asking:
         self._check_stop()
         reservation = await self.budget.reserve(self.worst_usd(ask))
         try:
-            ticket = await self.rate.enter(ask.tokens_in + ask.request.max_completion_tokens)
-            while not self.may_pay():
-                await self.clock.sleep(0.2)
-                self._check_stop()
-            self._check_stop()
+            ticket = await self._take_turn(ask.tokens_in + ask.request.max_completion_tokens)
             each = len(ask.rows) * 4096 + _ANSWER_BYTES * ask.request.max_completion_tokens
             self.journal.reserve((len(self.sending) + 1) * each)  # beside the answers that are still out
         except BaseException:
@@ -133,6 +129,17 @@ class Asking:
             self.breaker.abandoned()
             raise
         return reservation, ticket
+
+    async def _take_turn(self, tokens: int) -> Ticket:
+        """A turn taken before a silence of the lease is void after it: all of them at once would be a burst."""
+        while True:
+            while not self.may_pay():
+                await self.clock.sleep(0.2)
+                self._check_stop()
+            ticket = await self.rate.enter(tokens)
+            self._check_stop()
+            if self.may_pay():
+                return ticket
 
     def _check_stop(self) -> None:
         if self.stop.is_asked:
