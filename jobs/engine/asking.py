@@ -16,7 +16,8 @@ from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
 from jobs.engine.job import Ask, Bad, Good, Job, Means
-from jobs.engine.journal import Journal, Paid
+from jobs.engine.journal import Journal
+from jobs.engine.past import Paid
 from jobs.engine.rate_limit import RateLimit, Ticket
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit

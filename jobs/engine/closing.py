@@ -32,8 +32,6 @@ async def drain(session: Session) -> None:
 async def end(session: Session) -> None:
     """Flushes, closes the run in the ledger, gives the lease back."""
     by_signal = session.stop.exit in (Exit.SIGINT, Exit.SIGTERM)
-    for task in session.background:
-        task.cancel()
     session.is_ending = True
     try:
         async with asyncio.timeout(_LAST_FLUSH_AFTER_SIGNAL_S if by_signal else _LAST_FLUSH_S):
@@ -45,6 +43,8 @@ async def end(session: Session) -> None:
         why = "the database did not answer in time: the last results are in the journal"
         session.stop.ask(Exit.STOPPED, why, "the same command stores them, without paying again")
     finally:
+        for task in session.background:
+            task.cancel()
         session.books.to_do += session.writer.backlog_rows
         session.opened.journal.close(keep=session.writer.backlog > 0 or not session.is_closed)
 

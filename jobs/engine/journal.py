@@ -10,47 +10,19 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.engine import fault_points
+from jobs.engine.past import VERSION, Paid, Past, carry_over, read
+from jobs.engine.state_dir import write_whole
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict
 from queries.table import Key
 
-VERSION = 1
 _STEP = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Paid:
-    """An answer that was paid for and is not yet confirmed by the database."""
-
-    key: Key
-    guard: str
-    was: Mapping[str, str | None]
-    cells: Mapping[str, str | None]
-
-
-@dataclass(slots=True)
-class Past:
-    """What a journal says happened before this process: the input of a replay."""
-
-    header: dict[str, Any]
-    paid: dict[Key, Paid] = field(default_factory=dict)
-    judged: dict[Key, RowVerdict] = field(default_factory=dict)
-    intents: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unanswered: dict[int, float] = field(default_factory=dict)
-    crashes: dict[Key, int] = field(default_factory=dict)
-    confirmed: set[Key] = field(default_factory=set)
-    spent_usd: float = 0.0
-    possibly_usd: float = 0.0
-    booked_usd: float = 0.0
-    booked_possibly_usd: float = 0.0
-    calls: int = 0
-    booked_calls: int = 0
-    torn: bool = False
+_LARGE = 32 << 20
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
 class Journal:
@@ -65,6 +37,7 @@ class Journal:
         self._allocated = 0
         self._synced = 0
         self._attempt = 0
+        self._compact_at = _LARGE
 
     def create(self, header: Mapping[str, Any]) -> None:
         self._open()
@@ -96,9 +69,8 @@ class Journal:
             return None
 
     def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._handle = os.open(self.path, flags, 0o600)
-        self._mark_handle = os.open(self._mark, flags, 0o600)
+        self._handle = os.open(self.path, _FLAGS, 0o600)
+        self._mark_handle = os.open(self._mark, _FLAGS, 0o600)
 
     def reserve(self, size: int) -> None:
         """Makes sure the disk can take `size` more bytes: called before money is spent on an answer."""
@@ -114,8 +86,7 @@ class Journal:
         self._allocated += grow
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
-        body = json.dumps([kind, record], ensure_ascii=True, separators=(",", ":")).encode()
-        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        line = _line(kind, record)
         self.reserve(len(line))
         os.pwrite(self._handle, line, self._end)
         self._end += len(line)
@@ -142,6 +113,8 @@ class Journal:
 
     def confirmed(self, write_id: str) -> None:
         self.append("done", {"id": write_id})
+        if self._end > self._compact_at:
+            self._compact()
 
     def voided(self, write_id: str) -> None:
         """The database rolled this batch back: its rows and its money are open again."""
@@ -163,6 +136,16 @@ class Journal:
         self._synced = target
         fault_points.reach("journal.after_fsync")
 
+    def _compact(self) -> None:
+        """A run over ten million rows must not leave ten million answers on the disk: only what is owed is kept."""
+        past, _, attempt = read(self.path, with_confirmed=False)
+        content = b"".join(_line(kind, record) for kind, record in carry_over(past, attempt))
+        write_whole(self.path, content)
+        os.close(self._handle)
+        self._handle = os.open(self.path, _FLAGS, 0o600)
+        self._end = self._allocated = self._synced = len(content)
+        self._compact_at = max(_LARGE, 2 * self._end)
+
     def close(self, *, keep: bool) -> None:
         """Nothing of the user's texts stays behind once the database has all of it."""
         if self._handle < 0:
@@ -177,88 +160,9 @@ class Journal:
             self._mark.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[Past, int, int]:
-    """The past, the length of its sound part, and the last attempt's number."""
-    content = path.read_bytes()
-    sound = content.find(b"\0")
-    content = content if sound < 0 else content[:sound]
-    past, end, attempt = Past(header={}), 0, 0
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        record = _parse(line)
-        if record is None:
-            if number == len(lines) - 1:
-                past.torn = True
-                break
-            raise Misconfigured(
-                f"{path} is damaged at line {number}", fix="keep a copy and ask; nothing was changed or restarted"
-            )
-        attempt = max(attempt, _fold(past, *record))
-        end += len(line) + 1
-    past.torn = past.torn or bool(lines[-1])
-    if not past.header:
-        if past.torn or not content:
-            return past, 0, 0
-        raise Misconfigured(f"{path} has no header", fix="it is not a journal of this tool; move it away")
-    found = past.header.get("v")
-    if found != VERSION:
-        raise Misconfigured(
-            f"{path} has format {found}, this version reads {VERSION}", fix="use the version that wrote it"
-        )
-    return past, end, attempt
-
-
-def _parse(line: bytes) -> tuple[str, dict[str, Any]] | None:
-    checksum, _, body = line.partition(b" ")
-    try:
-        if checksum != b"%08x" % zlib.crc32(body):
-            return None
-        kind, record = json.loads(body)
-    except ValueError:
-        return None
-    return str(kind), dict(record)
-
-
-def _fold(past: Past, kind: str, record: dict[str, Any]) -> int:
-    number = int(record.get("n", 0))
-    if kind == "head":
-        past.header = record
-    elif kind == "try":
-        past.calls += 1
-        past.unanswered[number] = float(record["usd"])
-    elif kind == "paid":
-        past.unanswered.pop(number, None)
-        past.spent_usd += float(record["usd"])
-        for row in record["rows"]:
-            key = tuple(row["k"])
-            past.paid[key] = Paid(key, row["g"], row["w"], row["c"])
-        for bad in record["bad"]:
-            past.paid.pop(tuple(bad[0]), None)
-            past.judged[tuple(bad[0])] = RowVerdict(tuple(bad[0]), *bad[1:])
-    elif kind == "none":
-        past.unanswered.pop(number, None)
-        past.possibly_usd += float(record["usd"])
-    elif kind == "crash":
-        key = tuple(record["k"])
-        past.crashes[key] = past.crashes.get(key, 0) + 1
-    elif kind == "write":
-        past.intents[str(record["id"])] = record
-        past.booked_usd += float(record["usd"])
-        past.booked_possibly_usd += float(record["possibly_usd"])
-        past.booked_calls += int(record["calls"])
-    elif kind == "void":
-        undone = past.intents.pop(str(record["id"]))
-        past.booked_usd -= float(undone["usd"])
-        past.booked_possibly_usd -= float(undone["possibly_usd"])
-        past.booked_calls -= int(undone["calls"])
-    elif kind == "done":
-        intent = past.intents.pop(str(record["id"]))
-        for key in intent["keys"]:
-            past.paid.pop(tuple(key), None)
-            past.confirmed.add(tuple(key))
-        for verdict in intent["verdicts"]:
-            past.judged.pop(tuple(verdict[0]), None)
-    return number
+def _line(kind: str, record: Mapping[str, Any]) -> bytes:
+    body = json.dumps([kind, record], ensure_ascii=True, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 def _allocate(handle: int, offset: int, size: int) -> None:

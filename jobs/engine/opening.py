@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.engine.database import Database
-from jobs.engine.journal import Journal, Past
+from jobs.engine.journal import Journal
 from jobs.engine.lease import take_lease
 from jobs.engine.options import Options
+from jobs.engine.past import Past
 from jobs.engine.state_dir import StateDir, lock_id
 from jobs.targets import Target
 from queries.errors import LeaseHeld, Misconfigured
 from queries.ledger import Hello, Home, Lease, Ledger, RunRecord
-from queries.table import TableFacts
+from queries.table import Key, TableFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Opened:
     record: RunRecord | None
     journal: Journal
     past: Past | None
+    upper: Key | None
 
 
 def run_params(target: Target, model: str, options: Options) -> dict[str, Any]:
@@ -165,7 +167,7 @@ class Opening:
             past = journal.resume() if journal.path.exists() else None
             if past is None or not past.header:
                 journal.create(self._header(run_id))
-            return Opened(run_id, lease, reopened, journal, past)
+            return Opened(run_id, lease, reopened, journal, past, reopened.upper)
         upper = await self.database.insist(lambda: self.ledger.upper(spec, slice_))
         await self.database.insist(
             lambda: self.ledger.open_run(
@@ -181,7 +183,7 @@ class Opening:
         )
         journal = Journal(self.state.journal_path(run_id))
         journal.create(self._header(run_id))
-        return Opened(run_id, lease, None, journal, None)
+        return Opened(run_id, lease, None, journal, None, upper)
 
     def _header(self, run_id: str) -> dict[str, Any]:
         return {"run": run_id, "target": self.target.name, "fingerprint": self.fingerprint, "place": self.place}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.engine.books import Books
-from jobs.engine.journal import Paid, Past
+from jobs.engine.past import Paid, Past
 from jobs.engine.write_back import Entry, WriteBack, paid_entry
 from queries.ledger import RowVerdict, Spend, WriteBatch, WriteRow
 

@@ -53,7 +53,7 @@ class Session:
         self.work, self.opened, self.books, self.stop = work, opened, books, stop
         record = opened.record
         start = record.checkpoint if record and not options.fresh else query.above
-        self.query = replace(query, upto=record.upper if record and record.upper else query.upto)
+        self.query = replace(query, upto=opened.upper or query.upto)
         self.checkpoint = Checkpoint(start)
         self.phase = "running"
         self.named: list[Named] = []
@@ -265,9 +265,7 @@ class Session:
 
     def _unconfirmed(self) -> tuple[int, float]:
         """The most that may be paid and unseen until the next write: what another host must be told of."""
-        if self.is_ending:
-            return 0, 0.0
-        rows = self.writer.backlog + self.slots.size + BACKLOG_MOST // 4
+        rows = self.writer.backlog + (0 if self.is_ending else self.slots.size + BACKLOG_MOST // 4)
         calls = max(1, self.asking.tally.calls)
         return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / calls
 

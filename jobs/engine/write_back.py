@@ -13,7 +13,8 @@ from jobs.engine.checkpoint import Checkpoint
 from jobs.engine.clock import Clock
 from jobs.engine.database import Database
 from jobs.engine.database_load import PieceSize
-from jobs.engine.journal import Journal, Paid
+from jobs.engine.journal import Journal
+from jobs.engine.past import Paid
 from jobs.engine.verdict import Named
 from queries.errors import DataRejected, StatementTimeout
 from queries.ledger import Ledger, RowVerdict, Spend, WriteBatch, WriteResult, WriteRow
@@ -52,6 +53,7 @@ class WriteBack:
     last_written: Key | None = None
     _pending: list[Entry] = field(default_factory=list)
     _leaving: list[Entry] = field(default_factory=list)
+    _unsure: tuple[WriteBatch, Sequence[Entry]] | None = None
     _oldest_at: float | None = None
     _size: PieceSize = field(default_factory=lambda: PieceSize(start=500, most=1_000))
     _unbooked: Spend = field(default_factory=Spend)
@@ -60,7 +62,7 @@ class WriteBack:
 
     @property
     def backlog(self) -> int:
-        return len(self._pending)
+        return len(self._pending) + (len(self._unsure[1]) if self._unsure else 0)
 
     def spend(self, spend: Spend) -> None:
         """Money on its way to the ledger: it travels with the next batch."""
@@ -94,23 +96,29 @@ class WriteBack:
     @property
     def backlog_rows(self) -> int:
         """Selected rows that are still on their way (a text being taken back was booked long ago)."""
-        return sum(1 for entry in self._pending if not (entry.write and entry.verdict))
+        waiting = [*self._pending, *(self._unsure[1] if self._unsure else ())]
+        return sum(1 for entry in waiting if not (entry.write and entry.verdict))
 
     async def flush(self, *, finally_: bool = False) -> None:
         """All that is settled is confirmed, or named, when this returns; the last one says that nothing is open."""
-        while self._pending or self._unbooked != Spend() or finally_:
-            finally_ = finally_ and len(self._pending) > self._size.rows
+        while self._pending or self._unsure or self._unbooked != Spend() or finally_:
+            finally_ = finally_ and (self._unsure is not None or len(self._pending) > self._size.rows)
             await self._flush_some()
 
     async def _flush_some(self) -> None:
         async with self._turn:
+            if self._unsure is not None:
+                await self._deliver(*self._unsure)
+                return
             self._leaving = self._pending[: self._size.rows]
             del self._pending[: len(self._leaving)]
             self._oldest_at = self.clock.now() if self._pending else None
             try:
                 await self._write(self._leaving)
             finally:
-                self._pending[:0] = self._leaving
+                unsure = {entry.key for entry in (self._unsure[1] if self._unsure else ())}
+                self._pending[:0] = [entry for entry in self._leaving if entry.key not in unsure]
+                self._leaving = []
 
     async def _write(self, entries: Sequence[Entry]) -> None:
         todo = [list(entries)]
@@ -149,16 +157,23 @@ class WriteBack:
 
     async def _send(self, batch: WriteBatch, part: Sequence[Entry]) -> None:
         self.journal.writing(batch.write_id, _intent(batch, part))
+        self._unsure = (batch, part)
         await self.journal.sync()
         fault_points.reach("write.before")
+        await self._deliver(batch, part)
+
+    async def _deliver(self, batch: WriteBatch, part: Sequence[Entry]) -> None:
+        """Until its outcome is known a batch keeps its id: asked again, the ledger says what became of it."""
         started = self.clock.now()
         try:
             result = await self.database.insist(lambda: self.ledger.write(batch), shrinks=True)
         except (StatementTimeout, DataRejected):
+            self._unsure = None
             self.journal.voided(batch.write_id)
             self._unbooked = _add(self._unbooked, batch.spend)
             raise
         fault_points.reach("write.sent")
+        self._unsure = None
         self._book(part, result)
         self.journal.confirmed(batch.write_id)
         fault_points.reach("write.confirmed")
@@ -172,15 +187,10 @@ class WriteBack:
         part = [Entry(row.key, row.guard, row, verdicts.pop(row.key, None), recovered=True) for row in batch.rows]
         part += [Entry(verdict.key, verdict.guard, verdict=verdict) for verdict in verdicts.values()]
         try:
-            result = await self.database.insist(lambda: self.ledger.write(batch), shrinks=True)
-        except (StatementTimeout, DataRejected):
-            self.journal.voided(batch.write_id)
-            self._unbooked = _add(self._unbooked, batch.spend)
+            await self._deliver(batch, part)
+        except (StatementTimeout, DataRejected):  # rolled back: again in pieces, as if it had never been sent
             for entry in part:
                 self.put(entry)
-            return
-        self._book(part, result)
-        self.journal.confirmed(batch.write_id)
 
     def _book(self, part: Sequence[Entry], result: WriteResult) -> None:
         index = 0

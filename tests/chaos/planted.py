@@ -12,7 +12,8 @@ from typing import Any
 
 from jobs.engine import lease
 from jobs.engine.checkpoint import Checkpoint
-from jobs.engine.journal import Journal, Paid
+from jobs.engine.journal import Journal
+from jobs.engine.past import Paid
 from jobs.engine.state_dir import StateDir
 from queries.ledger import Lease, Ledger, RowVerdict
 from queries.table import Key, Slice
