@@ -184,7 +184,7 @@ def test_any_history_replays_to_what_is_owed(
 
 
 def test_a_long_run_keeps_only_what_is_owed_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compacted while it works: the same debt, the same sums, a fraction of the size; killed at any point of it, too."""
+    """Compacted while it works: the same debt, the same sums, a fraction of the size."""
     monkeypatch.setattr("jobs.engine.journal._LARGE", 40_000)
     journal = Journal(tmp_path / "j")
     journal.create(HEADER)
