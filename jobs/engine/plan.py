@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from jobs.engine.database_load import PieceSize
 from jobs.engine.job import Ask, Job, Means, Skip
 from jobs.engine.options import Options
 from jobs.engine.watch import Plan
@@ -17,6 +18,8 @@ from queries.table import Condition, PageQuery, Row, TableFacts
 BLAST_ROWS = 1_000
 BLAST_TIMES = 10
 _SAMPLE = 200
+_SAMPLE_BYTES = 8_000_000  # heavier samples cost memory and time and make no plan truer
+_FIRST_PAGE = 50
 _TUPLE_BYTES = 40  # a heap tuple's header and line pointer: what an UPDATE writes beside the values
 
 
@@ -71,13 +74,15 @@ async def sample(ledger: Ledger, query: PageQuery, options: Options) -> list[Row
     """The first rows in key order: small plans are exact, large ones are estimates and say so."""
     wanted = min(options.limit or BLAST_ROWS, BLAST_ROWS if options.dry_run else _SAMPLE)
     rows: list[Row] = []
-    above = query.above
-    while len(rows) < wanted:
-        page = await ledger.page(replace(query, above=above, limit=min(_SAMPLE, wanted - len(rows))))
+    size, read, above = PieceSize(start=_FIRST_PAGE, most=_SAMPLE), 0, query.above
+    while len(rows) < wanted and read < _SAMPLE_BYTES:
+        page = await ledger.page(replace(query, above=above, limit=min(size.rows, wanted - len(rows))))
         if not page:
             break
         rows += page
         above = page[-1].key
+        read += _read_bytes(page)
+        size.worked(len(page), 0.0, _read_bytes(page))
     return rows
 
 
@@ -150,6 +155,10 @@ def _weight(rows: Sequence[Row]) -> float:
     return sum(len(str(value)) for row in rows for value in row.values.values()) / len(rows) if rows else 0.0
 
 
+def _read_bytes(rows: Sequence[Row]) -> int:
+    return sum(len(str(part)) for row in rows for part in (*row.values.values(), *row.joined))
+
+
 async def before_migrate(job: Job, means: Means, road: Road, provider: str) -> Plan:
     """A preview without the ledger: plain reads, no joined rows, no verdicts of earlier runs."""
     spec, options = means.target.spec, means.options
@@ -157,17 +166,20 @@ async def before_migrate(job: Job, means: Means, road: Road, provider: str) -> P
     columns = tuple(dict.fromkeys((*spec.key, *spec.read)))
     wanted = min(options.limit or BLAST_ROWS + 1, BLAST_ROWS + 1)
     rows: list[Row] = []
-    above = options.slice.above
-    while len(rows) < wanted:
-        most = min(_SAMPLE, wanted - len(rows))
-        page = await road.peek(
+    size, read, above = PieceSize(start=_FIRST_PAGE, most=_SAMPLE), 0, options.slice.above
+    while len(rows) < wanted and read < _SAMPLE_BYTES:
+        most = min(size.rows, wanted - len(rows))
+        found = await road.peek(
             spec.table, columns, key=spec.key, conditions=conditions, above=above, limit=most, schema=spec.schema
         )
-        if not page:
+        if not found:
             break
-        rows += [Row(tuple(str(found[name]) for name in spec.key), "", found, {}) for found in page]
-        above = rows[-1].key
-    counted = Counted(len(rows), is_floor=len(rows) > BLAST_ROWS)
+        page = [Row(tuple(str(each[name]) for name in spec.key), "", each, {}) for each in found]
+        rows += page
+        above = page[-1].key
+        read += _read_bytes(page)
+        size.worked(len(page), 0.0, _read_bytes(page))
+    counted = Counted(len(rows), is_floor=len(rows) > BLAST_ROWS or read >= _SAMPLE_BYTES)
     notes = ("the ledger is not installed yet: run `catchup migrate` before the real run",)
     return build(job, means, Findings(rows, counted, notes=notes), provider=provider, where=road.where)
 
