@@ -99,7 +99,7 @@ def verdict_of(ending: Ending) -> Verdict:
         tokens_in=session.asking.tally.tokens_in if session else 0,
         tokens_out=session.asking.tally.tokens_out if session else 0,
         throttled=session.asking.rate.throttled if session else 0,
-        recovered=session.writer.recovered if session else 0,
+        recovered=len(session.writer.recovered) if session else 0,
         per_min=60 * ending.books.settled() / tap_s if session else 0.0,
         bound_by=bound_by(session) if session else "",
         seconds=seconds,
@@ -139,7 +139,7 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     """Nothing stopped it: then a run with work and without a single call is a fault of ours, never a success."""
     books, session = ending.books, ending.session
     calls = session.asking.tally.calls if session else 0
-    recovered = session.writer.recovered if session else 0
+    recovered = len(session.writer.recovered) if session else 0
     if books.selected > books.skipped.total() and calls == 0 and recovered == 0 and not books.failed:
         return Exit.UNEXPECTED, "there was work and not one call was made"
     if books.failed or books.changed or books.gone:

@@ -152,7 +152,7 @@ class Session:
 
     async def _rows(self) -> AsyncGenerator[Row, None]:
         """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
-        known = self.opened.past.confirmed if self.opened.past else frozenset()
+        known = self.opened.past.confirmed | self.writer.recovered if self.opened.past else frozenset()
         async for page in self._scan.pages_from(self.checkpoint.key):
             rows = [row for row in page if row.key not in known]
             self.checkpoint.opened(row.key for row in rows)

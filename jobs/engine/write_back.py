@@ -49,7 +49,7 @@ class WriteBack:
     on_named: Callable[[Named], None]
     on_cancel: Callable[[], None]
     unconfirmed: Callable[[], tuple[int, float]]
-    recovered: int = 0
+    recovered: set[Key] = field(default_factory=set)
     last_written: Key | None = None
     _pending: list[Entry] = field(default_factory=list)
     _leaving: list[Entry] = field(default_factory=list)
@@ -211,7 +211,8 @@ class WriteBack:
                 self._book_verdict(entry.verdict)
         elif index in result.wrote:
             self.books.wrote += 1
-            self.recovered += entry.recovered
+            if entry.recovered:
+                self.recovered.add(entry.key)
             self.last_written = entry.key
         elif index in result.gone:
             self.books.gone += 1
