@@ -28,6 +28,9 @@ MAD_CLOCK = (
 )
 
 
+DAY = 1_790_000_000
+
+
 class FastClock(Clock):
     """A hundred seconds pass in one: five minutes of outage fit into a test, over real sockets."""
 
@@ -76,7 +79,7 @@ Proxied = tuple[Bench, FaultProxy, Any]
 
 async def until(bench: Bench, calls: int) -> None:
     async with asyncio.timeout(30):
-        while bench.fake.world.requests < calls:  # noqa: ASYNC110
+        while bench.fake.world.requests < calls:
             await asyncio.sleep(0.005)  # the fake counts and tells nobody
 
 
@@ -219,7 +222,7 @@ async def test_f12_sockets_that_hang_for_a_while_are_waited_out(bench: Bench) ->
         (1.0, {"retry-after": "1", "retry-after-ms": "10"}, "slow down"),
         (0.8, {"retry-after": "soon"}, "Please try again in 800ms."),
         (1.0, {"retry-after": "soon", "retry-after-ms": "-5"}, "slow down"),
-        (2.0, {"date": formatdate(1_790_000_000, usegmt=True), "retry-after": formatdate(1_790_000_002, usegmt=True)}, ""),
+        (2.0, {"date": formatdate(DAY, usegmt=True), "retry-after": formatdate(DAY + 2, usegmt=True)}, ""),
     ],
     ids=["ms", "seconds", "the longer of two", "in words", "garbage", "date"],
 )  # fmt: skip
@@ -243,9 +246,7 @@ async def test_g14_a_wait_the_database_asks_for_is_never_shortened(proxied: Prox
     bench, proxy, road = proxied
     proxy.requests = stamped = Stamped()
     await bench.fill(12)
-    proxy.inject(
-        Fault("catchup_write", "answer", nth=2, status=503, body="<html>", headers=(("Retry-After", "2"),))
-    )
+    proxy.inject(Fault("catchup_write", "answer", nth=2, status=503, body="<html>", headers=(("Retry-After", "2"),)))
     verdict = await bench.run(road=road(), max_outage_s=30.0)
     assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 12)
     writes = [at for at, path in stamped.at if "catchup_write" in path]

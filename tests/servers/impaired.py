@@ -17,9 +17,7 @@ _END = "\nfrom cli.main import main; main()\n"
 
 # The journal grows by a mebibyte; here by a page, so that a small run meets the end of the disk at many places.
 SMALL_STEPS = "from jobs.engine import journal; journal._STEP = 4096\n"
-SHORT_LEASE = (
-    "from jobs.engine import lease, session\nlease.BEAT_S, lease.SILENT_S, lease.TTL_S = 0.3, 1.0, 2.0\n"
-)
+SHORT_LEASE = "from jobs.engine import lease, session\nlease.BEAT_S, lease.SILENT_S, lease.TTL_S = 0.3, 1.0, 2.0\n"
 
 
 def file_size_limit(size: int) -> str:
