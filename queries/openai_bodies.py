@@ -11,6 +11,8 @@ from queries.redact import redact
 
 READ_AT_MOST = 262_144
 """Bytes of an error body worth reading; the service's own are under 2 kB."""
+MESSAGE_AT_MOST = 4_000
+"""What is searched for codes and numbers; a hostile megabyte would only slow the search down."""
 WORDS_AT_MOST = 300
 PRIVATE_STRETCH = 24
 """A service that repeats this many characters of the prompt has its words left out of every message."""
@@ -38,7 +40,7 @@ def read_error(body: bytes | str) -> Said:
     if isinstance(found, list) and found:
         found = found[0]  # Gemini's OpenAI dialect wraps its error in a list
     if not isinstance(found, dict):
-        return Said(message=found if isinstance(found, str) else "")
+        return Said(message=_text(found) if isinstance(found, str) else "")
     error = found.get("error", found)
     if not isinstance(error, dict):
         return Said(message=_text(error) or _text(found.get("message")), code=_text(found.get("code")))
@@ -53,7 +55,9 @@ def read_error(body: bytes | str) -> Said:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else str(value) if isinstance(value, int) and value is not True else ""
+    if isinstance(value, str):
+        return value[:MESSAGE_AT_MOST]
+    return str(value) if isinstance(value, int) and value is not True else ""
 
 
 def _detail(value: object) -> str:
@@ -73,9 +77,9 @@ def _plain(text: str) -> str:
 
 def clean_words(message: str, secrets: Iterable[str], private: str) -> str:
     """One line of printable words, without secrets, and nothing at all when it repeats the prompt."""
-    words = redact(message[:4000], secrets)
+    words = redact(message[:MESSAGE_AT_MOST], secrets)
     words = " ".join("".join(c if c.isprintable() else " " for c in words).split())[:WORDS_AT_MOST]
-    if private and _repeats(message[:4000], private):
+    if private and _repeats(message[:MESSAGE_AT_MOST], private):
         return "(left out: it repeats the item's text)"
     return words
 

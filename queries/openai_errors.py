@@ -84,7 +84,7 @@ FILTERED = frozenset(
 _FILTERED_WORDS = re.compile(
     r"content management policy|content policy|usage policy|usage policies|safety system|content filter", re.I
 )
-_AMOUNTS = re.compile(r"limit:?\s*([\d,]+).*?requested:?\s*([\d,]+)", re.I | re.S)
+_AMOUNTS = re.compile(r"limit:?\s*([0-9,]{1,20})\b.*?requested:?\s*([0-9,]{1,20})\b", re.I | re.S)
 _TOO_LARGE = re.compile(r"request too large", re.I)
 _CONTENT_PARAM = re.compile(r"^(?:messages(?:\[\d+\])?(?:\.content.*)?|input.*)$")
 

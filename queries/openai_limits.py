@@ -50,7 +50,8 @@ def parse_duration_s(text: str) -> float | None:
     """ "1s", "6m0s", "12ms", "1h2m", or a bare number of seconds."""
     text = text.strip().lower()
     if _DURATION.fullmatch(text):
-        return sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
+        return seconds if math.isfinite(seconds) else None
     return _seconds(text, 1.0)
 
 

@@ -7,6 +7,7 @@ import base64
 import json
 import socket
 import ssl
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -116,6 +117,33 @@ def test_junk_never_raises(status: int, body: bytes | str, headers: dict[str, st
     error = classify(status, body, headers, secrets=(KEY,))
     assert isinstance(error, (UpstreamError, RunFatal))
     assert told_by(error) == told_by(classify(status, body, headers, secrets=(KEY,)))
+
+
+LONG = 100_000
+HOSTILE = {
+    "numbers": "Limit " + "9" * 5000 + ", Requested " + "9" * 5000,
+    "limits": "limit: 1 " * LONG,
+    "hints": "try again in " + "1s " * LONG,
+    "endless-wait": "Please try again in " + "9" * 400 + "s",
+    "tokens": "eyJ" * LONG,
+    "dashes": "sk-" * LONG,
+    "urls": "://a:" * LONG,
+    "tags": "<title" * LONG,
+    "nesting": '{"error":' * LONG,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_hostile_lengths_neither_raise_nor_stall(text: str, status: int) -> None:
+    """A body made to break numbers, recursion or regular expressions is judged in a moment."""
+    began = time.process_time()
+    for body in (text, raw(err(text, text, text, text)), raw({"detail": [{"msg": text}]})):
+        error = classify(
+            status, body, {"retry-after": text[:1000], "x-ratelimit-reset-tokens": text[:1000]}, secrets=(KEY,)
+        )
+        assert getattr(error, "retry_after_s", None) != float("inf")
+    assert time.process_time() - began < 1.0
 
 
 FATAL = [seen for seen in ANSWERS if seen.becomes in (OutOfMoney, Misconfigured, ItemPermanent) and seen.status == 429]
