@@ -33,7 +33,6 @@ def run_trials(arena: Arena, report: Report, options: argparse.Namespace) -> Non
     if options.step:
         for blow in every_point(points)[:: options.step]:
             judge(arena, report, options.seed, [blow])
-
         first = Blow(faults="write.sent:2:kill")
         for blow in some_points(arena.recovery(options.seed, first), 5)[:: options.step]:
             judge(arena, report, options.seed, [first, blow])
@@ -63,7 +62,10 @@ def main() -> int:
     with running_server() as server, open_arena(server, options.items) as arena:
         report.controls = [catch(arena, plant, options.seed) for plant in TELLTALES]
         report.stops = judge_stops(arena, options.seed)
-        run_trials(arena, report, options)
+        try:
+            run_trials(arena, report, options)
+        except KeyboardInterrupt:
+            print("interrupted: what was tried so far")
     print(report.show())
     return 1 if report.broken else 0
 
