@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,9 @@ def nurse() -> None:
     while True:
         if select.select([0], [], [], 0.003 if living else None)[0]:
             chunk = os.read(0, 1 << 16)
-            if not chunk:
+            if not chunk:  # the harness is gone, however it ended: no victim may outlive it
+                for pid in living:
+                    os.kill(pid, signal.SIGKILL)
                 return
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:

@@ -138,7 +138,8 @@ def run_nursery(vocabularies: Path) -> Iterator[Nursery]:
             raise RuntimeError("the nursery did not start")
         yield Nursery(process)
     finally:
-        process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
         process.wait(10)
 
 
