@@ -20,7 +20,7 @@ from tests.servers.bench import Bench
 async def after(bench: Bench, calls: int, work: Any) -> Any:
     """Does `work` once the provider has seen this many calls."""
     async with asyncio.timeout(30):
-        while bench.fake.world.requests < calls:  # noqa: ASYNC110
+        while bench.fake.world.requests < calls:
             await asyncio.sleep(0.005)  # the fake counts and tells nobody
     return await work()
 
