@@ -220,3 +220,15 @@ async def test_every_request_at_the_server_is_an_attempt_on_our_books(bench: Ben
     calls = (await bench.database.run("select calls from catchup.runs"))[0][0]
     assert bench.fake.world.requests == verdict.calls == calls
     assert sum(sums(verdict)) == verdict.books.selected
+
+
+async def test_a_refusal_that_meets_every_row_alike_stops_the_run(bench: Bench) -> None:
+    """A 400 nobody has seen before is taken for the row's own; twenty of them in a row are not."""
+    await bench.fill(300)
+    odd = {"error": {"message": "Something new is wrong here.", "type": "invalid_request_error", "code": "brand_new"}}
+    bench.fake.script(rule("status", on={"after": 30}, status=400, body=odd))
+    verdict = await bench.run(concurrency=4)
+    assert verdict.exit is Exit.REFUSED
+    assert "20 rows in a row" in verdict.headline
+    assert verdict.books.wrote == 30
+    assert bench.fake.world.requests <= 30 + 20 + 4

@@ -41,6 +41,7 @@ _TRIES_MOST = 8
 _PAID_TRIES_MOST = 3  # tries that may have been billed: malformed or missing answers
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_ALIKE_MOST = 20
 _ANSWER_BYTES = 8  # per token, as JSON escapes it, at the worst
 
 
@@ -77,6 +78,8 @@ class Asking:
     tally: Tally = field(default_factory=Tally)
     sending: set[asyncio.Task[None]] = field(default_factory=set)
     last_text: tuple[str, str] | None = None
+    alike: int = 0
+    last_reason: str = ""
 
     async def ask(self, ask: Ask) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
@@ -92,6 +95,7 @@ class Asking:
             except ItemPermanent as refusal:
                 self.breaker.succeeded()
                 self._fail(ask.rows, refusal.reason, refusal.words or refusal.what)
+                self._note_refusal(refusal)
                 return
             except (Transient, UnknownOutcome) as fault:
                 self.breaker.failed(fault)
@@ -105,11 +109,23 @@ class Asking:
                 await self._back_off(fault, failures)
                 continue
             self.breaker.succeeded()
+            self.alike = 0
             self._learn(ticket, answer)
             again = self._settle(ask, attempt, reservation, answer)
             if again is None:
                 return
             ask = again
+
+    def _note_refusal(self, refusal: ItemPermanent) -> None:
+        """A refusal that meets every row alike is no row's fault, whatever it calls itself."""
+        self.alike = self.alike + 1 if refusal.reason == self.last_reason else 1
+        self.last_reason = refusal.reason
+        if self.alike >= _ALIKE_MOST:
+            self.stop.ask(
+                Exit.REFUSED,
+                f"the provider refused {self.alike} rows in a row for the same reason: {refusal.words or refusal.what}",
+                "look at the model and its parameters; --retry-failed takes these rows again",
+            )
 
     def worst_usd(self, ask: Ask) -> float:
         return self.means.price.worst_usd(ask.tokens_in, ask.request.max_completion_tokens)

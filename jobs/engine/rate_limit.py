@@ -19,10 +19,10 @@ from queries.errors import RateLimits, Throttle
 
 _SHARE = 0.99  # of the limit: at exactly 100 % a jitter of one request a window is refused
 _AIM = 0.506  # of a second's worth, left at the server: with fixed windows the mean is half of it at full use
-_GAIN = 0.6  # answers are some 0.4 s old: this settles, four times as much would swing
-_SMOOTH_S = 1.0  # the length of the windows providers count in: within one, what is left goes from all to nothing
-_SCALE_PER_S = 0.8
-_MOST_OFF = 0.1
+_GAIN = 0.6  # answers are some 0.4 s old: more than this would swing
+_SMOOTH_S = 0.5
+_SCALE_PER_S = 0.3  # slower than the pace itself, or the two chase each other
+_MOST_OFF = 0.2
 _FASTEST = 1.3
 _LEAST_SHARE = 0.3
 _SHARED_BELOW = 0.15
