@@ -13,9 +13,7 @@ from collections import Counter
 
 POINTS = (
     "page.read",
-    "claim.before",
     "send.before",
-    "send.sent",
     "answer.received",
     "journal.before_fsync",
     "journal.after_fsync",

@@ -108,7 +108,7 @@ class WriteBack:
     async def _flush_some(self) -> None:
         async with self._turn:
             if self._unsure is not None:
-                await self._deliver(*self._unsure)
+                await self._resolve(*self._unsure)
                 return
             self._leaving = self._pending[: self._size.rows]
             del self._pending[: len(self._leaving)]
@@ -116,9 +116,16 @@ class WriteBack:
             try:
                 await self._write(self._leaving)
             finally:
-                unsure = {entry.key for entry in (self._unsure[1] if self._unsure else ())}
+                unsure = {entry.key for entry in self._unsure[1]} if self._unsure else set()
                 self._pending[:0] = [entry for entry in self._leaving if entry.key not in unsure]
                 self._leaving = []
+
+    async def _resolve(self, batch: WriteBatch, part: Sequence[Entry]) -> None:
+        """A batch that left and was never answered; if it turns out to be rolled back, its rows go again in pieces."""
+        try:
+            await self._deliver(batch, part)
+        except (StatementTimeout, DataRejected):
+            self._pending[:0] = part
 
     async def _write(self, entries: Sequence[Entry]) -> None:
         todo = [list(entries)]
@@ -186,11 +193,7 @@ class WriteBack:
         verdicts = {verdict.key: verdict for verdict in batch.verdicts}
         part = [Entry(row.key, row.guard, row, verdicts.pop(row.key, None), recovered=True) for row in batch.rows]
         part += [Entry(verdict.key, verdict.guard, verdict=verdict) for verdict in verdicts.values()]
-        try:
-            await self._deliver(batch, part)
-        except (StatementTimeout, DataRejected):  # rolled back: again in pieces, as if it had never been sent
-            for entry in part:
-                self.put(entry)
+        await self._resolve(batch, part)
 
     def _book(self, part: Sequence[Entry], result: WriteResult) -> None:
         index = 0
