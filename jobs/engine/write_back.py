@@ -116,7 +116,7 @@ class WriteBack:
             try:
                 await self._write(self._leaving)
             finally:
-                unsure = {entry.key for entry in self._unsure[1]} if self._unsure else set()
+                unsure: set[Key] = {entry.key for entry in self._unsure[1]} if self._unsure else set()
                 self._pending[:0] = [entry for entry in self._leaving if entry.key not in unsure]
                 self._leaving = []
 
