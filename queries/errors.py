@@ -1,20 +1,20 @@
 """The one error tree. Foreign errors are translated into it at the seam of each service.
 
-    CatchupError
-    ├── UpstreamError
-    │   ├── Throttle          slow everyone once; the same item again; counts toward nothing
-    │   ├── Transient         retry with jitter; counts toward the breaker
-    │   │   ├── Unreachable       no connection at all: an outage, never an item's fault
-    │   │   └── StatementTimeout  the database cancelled it: the same work in smaller pieces
-    │   ├── UnknownOutcome    sent, never answered: read back before doing it again
-    │   └── ItemPermanent     this item can never succeed: name it, do not repeat
-    │       └── DataRejected      the database refused a value: bisect the page down to the row
-    ├── RunFatal              stop the run, no item is blamed, everything stays resumable
-    │   ├── OutOfMoney            quota or billing: exit 4
-    │   ├── CeilingReached        our own ceiling: exit 8
-    │   └── Misconfigured         key, schema, model, disk: exit 10
-    ├── LeaseHeld             somebody else works on this target: exit 11
-    └── Fenced                our lease was taken over while we slept
+CatchupError
+├── UpstreamError
+│   ├── Throttle          slow everyone once; the same item again; counts toward nothing
+│   ├── Transient         retry with jitter; counts toward the breaker
+│   │   ├── Unreachable       no connection at all: an outage, never an item's fault
+│   │   └── StatementTimeout  the database cancelled it: the same work in smaller pieces
+│   ├── UnknownOutcome    sent, never answered: read back before doing it again
+│   └── ItemPermanent     this item can never succeed: name it, do not repeat
+│       └── DataRejected      the database refused a value: bisect the page down to the row
+├── RunFatal              stop the run, no item is blamed, everything stays resumable
+│   ├── OutOfMoney            quota or billing: exit 4
+│   ├── CeilingReached        our own ceiling: exit 8
+│   └── Misconfigured         key, schema, model, disk: exit 10
+├── LeaseHeld             somebody else works on this target: exit 11
+└── Fenced                our lease was taken over while we slept
 """
 
 from __future__ import annotations
