@@ -27,7 +27,7 @@ lint: $(VENV)/.dev   ## style, types and import contracts
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo --no-timing
+	@$(BIN)/lint-imports --no-logo
 
 chaos: $(VENV)/.dev  ## 300 random kills: minutes, not seconds
 	@$(BIN)/python -m tests.chaos $(ARGS)

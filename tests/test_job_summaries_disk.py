@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,9 +95,12 @@ async def test_f6_a_state_directory_that_cannot_be_used_is_refused_before_anythi
     assert await bench.database.run("select count(*) from catchup.runs") == [(0,)]
 
 
-async def test_f6_a_directory_of_somebody_else_is_refused_without_root(bench: Bench, wired: Shell) -> None:
+async def test_f6_a_directory_of_somebody_else_is_refused_without_root(
+    bench: Bench, wired: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A mode is no obstacle to root, so root becomes nobody for this one."""
     await bench.fill(3)
+    wired.directory = tmp_path_factory.mktemp("everybody") if os.geteuid() else Path(tempfile.mkdtemp())
     closed = wired.directory / "closed"
     closed.mkdir(mode=0o555)
     wired.directory.chmod(0o755)
