@@ -192,10 +192,14 @@ class PruneFlags(WorldFlags):
 @app.command("prune", epilog="Example: catchup runs prune --older-than-days 30")
 @takes(PruneFlags)
 def prune(flags: PruneFlags) -> None:
-    """Delete old finished runs from the ledger; standing verdicts and money of today stay."""
+    """Delete old finished runs from the ledger, and journals of runs that are over; standing verdicts stay."""
 
     async def do(place: Place) -> dict[str, int]:
-        return await place.ledger.prune(flags.older_than_days)
+        from jobs.engine.state_dir import StateDir
+
+        over = [run.run_id for run in await place.ledger.runs(1000) if run.state in ("finished", "cancelled")]
+        journals = StateDir(place.settings.state_dir).forget(over)
+        return {**await place.ledger.prune(flags.older_than_days), "journals": journals}
 
     gone = visit(flags, do, needs_ledger=True)
     if flags.json:

@@ -58,9 +58,23 @@ async def test_the_runtime_limit_stops_by_itself_and_says_there_is_more(bench: B
     """Cron's hard end never comes as a surprise: exit 4, resumable."""
     bench.fake.configure(latency=0.2)
     await bench.fill(400)
-    verdict = await bench.run(max_runtime_s=1.0)
+    verdict = await bench.run(max_runtime_s=1.0, concurrency=8)
     assert (verdict.exit, verdict.books.balance()) == (Exit.STOPPED, True)
     assert verdict.next_command == "catchup backfill-summaries"
     bench.fake.configure(latency=0.0)
     assert (await bench.run()).exit is Exit.DONE
     assert set(bench.paid().values()) == {1}
+
+
+async def test_a_stopped_run_keeps_which_rows_are_done_but_none_of_their_texts(bench: Bench) -> None:
+    """The journal holds answers only as long as somebody may need them."""
+    bench.fake.configure(latency=0.1)
+    await bench.fill(400)
+    verdict = await bench.run(max_runtime_s=0.8, concurrency=8)
+    assert verdict.exit is Exit.STOPPED
+    kept = b"".join(path.read_bytes() for path in (bench.state_dir / "journals").iterdir())
+    done = [key for key, text in (await bench.cells()).items() if text]
+    assert all(key.encode() in kept for key in done)
+    assert not any(text and text.encode()[:30] in kept for text in (await bench.cells()).values())
+    assert (await bench.run()).exit is Exit.DONE
+    assert list((bench.state_dir / "journals").iterdir()) == []

@@ -391,7 +391,7 @@ async def test_a_run_that_was_different_is_not_continued_by_accident(bench: Benc
     """Another prompt over an unfinished run is refused, saying what differs; --fresh gives the cursor up."""
     bench.fake.configure(latency=0.05)
     await bench.fill(300)
-    await bench.run(max_runtime_s=0.6)
+    await bench.run(max_runtime_s=0.6, concurrency=4)
     other = replace(VIDEOS, prompt="Say it in French, in one sentence.")
     verdict = await bench.run(target=other)
     assert verdict.exit is Exit.REFUSED

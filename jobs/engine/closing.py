@@ -46,7 +46,10 @@ async def end(session: Session) -> None:
         for task in session.background:
             task.cancel()
         session.books.to_do += session.writer.backlog_rows
-        session.opened.journal.close(keep=session.writer.backlog > 0 or not session.is_closed)
+        owed = session.writer.backlog > 0
+        if session.stop.is_asked and not owed:
+            session.opened.journal.forget_texts()
+        session.opened.journal.close(keep=session.stop.is_asked or owed)
 
 
 async def give_up(session: Session, why: str) -> None:

@@ -62,9 +62,14 @@ class Means:
 
 
 class Job(Protocol):
-    name: str
-    example: str
-    targets: tuple[Target, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def example(self) -> str: ...
+
+    @property
+    def targets(self) -> tuple[Target, ...]: ...
 
     def prepare(self, row: Row, means: Means) -> Ask | Skip:
         """Content checks before any money."""

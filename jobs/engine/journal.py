@@ -6,6 +6,7 @@ A line is `crc32 json`. A torn last line is dropped (a kill does that); damage a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import zlib
@@ -136,15 +137,20 @@ class Journal:
         self._synced = target
         fault_points.reach("journal.after_fsync")
 
-    def _compact(self) -> None:
+    def _compact(self, *, with_confirmed: bool = False) -> None:
         """A run over ten million rows must not leave ten million answers on the disk: only what is owed is kept."""
-        past, _, attempt = read(self.path, with_confirmed=False)
+        past, _, attempt = read(self.path, with_confirmed=with_confirmed)
         content = b"".join(_line(kind, record) for kind, record in carry_over(past, attempt))
         write_whole(self.path, content)
         os.close(self._handle)
         self._handle = os.open(self.path, _FLAGS, 0o600)
         self._end = self._allocated = self._synced = len(content)
         self._compact_at = max(_LARGE, 2 * self._end)
+
+    def forget_texts(self) -> None:
+        """Nothing is owed: what stays is which rows are done, for a replica that does not know it yet."""
+        with contextlib.suppress(OSError):  # no room for the short form: then the long one stays
+            self._compact(with_confirmed=True)
 
     def close(self, *, keep: bool) -> None:
         """Nothing of the user's texts stays behind once the database has all of it."""

@@ -14,7 +14,7 @@ from jobs.engine.options import Options
 from jobs.engine.past import Past
 from jobs.engine.state_dir import StateDir, lock_id
 from jobs.targets import Target
-from queries.errors import LeaseHeld, Misconfigured
+from queries.errors import CatchupError, LeaseHeld, Misconfigured
 from queries.ledger import Hello, Home, Lease, Ledger, RunRecord
 from queries.table import Key, TableFacts
 
@@ -155,19 +155,26 @@ class Opening:
                 self.ledger, self.state, target=self.target.name, spec=spec, slice_=slice_, run_id=run_id, home=home
             )
         )
-        if record:
-            # not before the lease: of a run that lives elsewhere, its holder is to be named and not its journal
-            try:
-                self._check_journal(record, home)
-            except Misconfigured:
-                await self.database.insist(lambda: self.ledger.release(lease))
-                raise
-            reopened = await self.database.insist(lambda: self.ledger.reopen_run(run_id, home))
-            journal = Journal(self.state.journal_path(run_id))
-            past = journal.resume() if journal.path.exists() else None
-            if past is None or not past.header:
-                journal.create(self._header(run_id))
-            return Opened(run_id, lease, reopened, journal, past, reopened.upper)
+        try:
+            return await (self._begin(lease, home) if record is None else self._continue(lease, home, record))
+        except CatchupError:
+            await self.database.insist(lambda: self.ledger.release(lease))
+            raise
+
+    async def _continue(self, lease: Lease, home: Home, record: RunRecord) -> Opened:
+        """Not before the lease: of a run that lives elsewhere, its holder is to be named and not its journal."""
+        self._check_journal(record, home)
+        journal = Journal(self.state.journal_path(record.run_id))
+        past = journal.resume() if journal.path.exists() else None
+        if past is None or not past.header:
+            journal.create(self._header(record.run_id))
+        else:
+            check_header(past, self.place, self.target.name)
+        reopened = await self.database.insist(lambda: self.ledger.reopen_run(record.run_id, home))
+        return Opened(record.run_id, lease, reopened, journal, past, reopened.upper)
+
+    async def _begin(self, lease: Lease, home: Home) -> Opened:
+        spec, slice_, run_id = self.target.spec, self.options.slice, lease.run_id
         upper = await self.database.insist(lambda: self.ledger.upper(spec, slice_))
         await self.database.insist(
             lambda: self.ledger.open_run(

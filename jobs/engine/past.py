@@ -93,6 +93,7 @@ def carry_over(past: Past, attempt: int) -> list[tuple[str, dict[str, Any]]]:
         ("carry", carried),
         *(("paid", {"n": 0, "usd": 0.0, "rows": [row], "bad": []}) for row in rows),
         ("paid", {"n": 0, "usd": 0.0, "rows": [], "bad": bad}),
+        ("known", {"keys": list(past.confirmed)}),
     ]
 
 
@@ -113,6 +114,8 @@ def _fold(past: Past, kind: str, record: dict[str, Any]) -> int:
             past.header = record
         case "carry":
             _fold_carry(past, record)
+        case "known":
+            past.confirmed.update(tuple(key) for key in record["keys"])
         case "crash":
             key = tuple(record["k"])
             past.crashes[key] = past.crashes.get(key, 0) + 1

@@ -8,7 +8,7 @@ from jobs.engine import closing, fault_points, plan
 from jobs.engine.books import Books
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
-from jobs.engine.opening import Opened, Opening, check_header, check_ledger, check_table, run_params
+from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params
 from jobs.engine.report import Ending, refused, verdict_of
 from jobs.engine.session import Session
 from jobs.engine.state_dir import StateDir
@@ -124,8 +124,6 @@ class Run:
             elif not await self._agreed(facts):
                 raise Misconfigured("not confirmed: nothing was done", fix="say --yes, or a smaller --limit")
             opened = await opening.take(home, record)
-            if opened.past is not None:
-                check_header(opened.past, opening.place, self.work.target.name)
             return await self._work_through(opened)
         finally:
             state.unlock(opening.lock)

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.engine import fault_points
@@ -88,6 +89,16 @@ class StateDir:
 
     def journal_path(self, run_id: str) -> Path:
         return self.path / "journals" / f"{run_id}.journal"
+
+    def forget(self, run_ids: Iterable[str]) -> int:
+        """Removes what runs that are over left behind: answers and their texts."""
+        gone = 0
+        for run_id in run_ids:
+            path = self.journal_path(run_id)
+            gone += path.exists()
+            path.unlink(missing_ok=True)
+            path.with_suffix(".mark").unlink(missing_ok=True)
+        return gone
 
 
 def lock_id(*parts: object) -> str:
