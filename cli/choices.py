@@ -67,6 +67,7 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         abandon_journal=flags.abandon_journal,
         allow_triggers=tuple(flags.allow_triggers or ()),
         concurrency=flags.concurrency,
+        max_per_min=flags.max_rate,
         db_load=flags.db_load or limits.db_load,
         ceilings=Ceilings(flags.max_cost or limits.max_cost_run, limits.max_cost_hour, limits.max_cost_day),
         max_runtime_s=flags.max_runtime,

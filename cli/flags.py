@@ -164,6 +164,9 @@ class RunFlags(WorldFlags):
     concurrency: Annotated[
         int | None, _option(read=read_workers, metavar="auto|N", help="Parallel calls; auto follows the limits.")
     ] = None
+    max_rate: Annotated[
+        int | None, _option(min=1, metavar="N", help="At most this many calls a minute; limits are learned anyway.")
+    ] = None
     db_load: Annotated[
         float | None,
         _option(

@@ -38,7 +38,10 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
     tone: Tone = "good" if verdict.exit == Exit.DONE else "warn" if verdict.exit == Exit.SOME_NAMED else "bad"
     lines = [Line("", clean(verdict.headline, 400), tone)]
     if verdict.dry_run and verdict.exit == Exit.DONE:
-        return [*lines, Line("next", clean(verdict.next_command, 400)), _exit_line(verdict.exit)]
+        found = Line(f"exit {int(verdict.exit)}", "nothing stands in the way of the real run", "dim")
+        return [*lines, Line("next", clean(verdict.next_command, 400)), found]
+    if not verdict.run_id and not verdict.books.selected:
+        return [*lines, *_advice_lines(verdict), _exit_line(verdict.exit)]
     lines.append(Line("run", " · ".join(filter(None, (verdict.run_id or "none", verdict.job, verdict.target)))))
     lines.append(Line("database", clean(f"{verdict.where}, {verdict.cells_enforced_by}".strip(", "))))
     lines += _book_lines(verdict)
@@ -47,12 +50,12 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
         lines.append(Line("stopped", clean(verdict.stop_reason, 600), "bad"))
     lines += [Line("note", clean(note, 400), "warn") for note in verdict.notes]
     lines += _named_lines(verdict)
-    if verdict.fix:
-        lines.append(Line("to do", clean(verdict.fix, 400)))
-    if verdict.next_command:
-        lines.append(Line("next", clean(verdict.next_command, 400)))
-    lines.append(_exit_line(verdict.exit))
-    return lines
+    return [*lines, *_advice_lines(verdict), _exit_line(verdict.exit)]
+
+
+def _advice_lines(verdict: Verdict) -> list[Line]:
+    said = (("to do", verdict.fix), ("next", verdict.next_command))
+    return [Line(name, clean(text, 400)) for name, text in said if text]
 
 
 def _exit_line(code: Exit) -> Line:
@@ -84,7 +87,8 @@ def _effort_lines(verdict: Verdict) -> list[Line]:
     calls = f"{verdict.calls:,} with {verdict.model or 'no model'}"
     calls += f" · {verdict.tokens_in:,} tokens in, {verdict.tokens_out:,} out"
     calls += f" · {verdict.throttled:,} throttled, {verdict.recovered:,} recovered from the journal"
-    cost = f"{show_usd(money.actual_usd)} (estimate {show_usd(money.estimate_usd)})"
+    estimate = "" if money.estimate_usd is None else f" (estimate {show_usd(money.estimate_usd)})"
+    cost = f"{show_usd(money.actual_usd)}{estimate}"
     if money.possibly_usd:
         cost += f" · {show_usd(money.possibly_usd)} more may be billed for calls without an answer"
     if money.reserve_usd:

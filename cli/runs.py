@@ -157,6 +157,9 @@ class CancelFlags(WorldFlags):
     dead: Annotated[
         bool, typer.Option("--dead", help="Its process is dead for certain: close the run without asking it.")
     ] = False
+    abandon_journal: Annotated[
+        bool, typer.Option("--abandon-journal", help="Give up paid answers that are not stored yet.")
+    ] = False
 
 
 @app.command("cancel", epilog="Example: catchup runs cancel 3f2a9c01b2")
@@ -169,6 +172,12 @@ def cancel(run: RunId, flags: CancelFlags) -> None:
         if record.state in ("finished", "cancelled"):
             return f"run {record.run_id} is {record.state} already"
         if record.state == "stopped" or flags.dead:
+            if record.unconfirmed and not flags.abandon_journal:
+                raise Misconfigured(
+                    f"run {record.run_id} may have up to {record.unconfirmed} paid answers "
+                    f"(about ${record.unconfirmed_usd:.4f}) in its journal on {clean(record.home_host)}",
+                    fix=f"store them: catchup runs resume {record.run_id}; or give them up with --abandon-journal",
+                )
             await place.ledger.cancel_dead(record.run_id)
             return f"run {record.run_id} is cancelled; what it wrote stays written"
         await place.ledger.ask_cancel(record.run_id)

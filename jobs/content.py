@@ -16,13 +16,15 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=\r\n]+")
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]")
 _CLOSING = ".,;:!?"
 _CONTROL_SHARE_MOST = 0.05
+# a whole terminal sequence, so that no "[31m" is left of it
+_TERMINAL = re.compile("(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?")
 # control characters but newline and tab, lone surrogates, and the characters that change the direction of text
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def clean(text: str) -> str:
     """Text a database and a terminal can both hold: no NUL, surrogate, control or direction-changing character."""
-    return _UNSAFE.sub("", text).strip()
+    return _UNSAFE.sub("", _TERMINAL.sub("", text)).strip()
 
 
 def why_not_worth_asking(text: str, min_characters: int, min_words: int) -> str:

@@ -110,3 +110,19 @@ async def test_no_ceiling_asks_nobody() -> None:
     budget = Budget(Ceilings(), treasury.take)
     budget.settle(await budget.reserve(5.0), 4.0)
     assert (treasury.asked, budget.spent_usd) == (0, 4.0)
+
+
+async def test_uneven_prices_never_leave_a_run_waiting_for_nothing() -> None:
+    """A sum of floats does not come back to zero: what is open is counted, or the ceiling would hang the run."""
+    for seed in range(40):
+        clock = VirtualClock(seed)
+        budget = Budget(Ceilings(run_usd=0.001), Treasury(1e9).take)
+
+        async def worker(clock: VirtualClock = clock, budget: Budget = budget) -> None:
+            while True:
+                reservation = await budget.reserve(0.00008 + clock.jitter(0.00003))
+                await clock.sleep(clock.jitter(1.0))
+                budget.settle(reservation, 0.00006 + clock.jitter(0.00001))
+
+        ends = await clock.run(asyncio.gather(*(worker() for _ in range(8)), return_exceptions=True))  # type: ignore[arg-type]
+        assert all(isinstance(end, CeilingReached) for end in ends)

@@ -106,3 +106,46 @@ async def test_uses_97_percent_of_a_learned_limit_with_under_1_percent_refusals(
     hard = window == "fixed" and mean == 700
     assert len(after_10_s) >= (0.95 if hard else 0.97) * allowed
     assert server.refused < (0.02 if hard else 0.01) * (server.refused + len(server.accepted_at))
+
+
+async def test_a_window_of_a_whole_minute_is_used_up_and_not_feared() -> None:
+    """Some servers count in fixed minutes: what is left sinks for a minute, and that is no reason to slow down."""
+    clock = VirtualClock()
+    rate = RateLimit(clock)
+    start, taken, refused = clock.now(), 0, 0
+    left, window = 600, int(start // 60)
+
+    async def worker() -> None:
+        nonlocal taken, refused, left, window
+        while clock.now() - start < 300:
+            ticket = await rate.enter(100)
+            if int(clock.now() // 60) != window:
+                left, window = 600, int(clock.now() // 60)
+            left -= 1
+            limits = RateLimits(600, None, max(0, left), None, 60 - clock.now() % 60)
+            if left < 0:
+                refused += 1
+                rate.refused(ticket, Throttle("slow down", retry_after_s=1.0, limits=limits))
+                continue
+            taken += 1
+            await clock.sleep(0.4)
+            rate.learn(limits)
+
+    await clock.run(asyncio.gather(*(worker() for _ in range(12))))  # type: ignore[arg-type]
+    assert taken > 0.93 * 3_000
+    assert refused < 0.01 * taken
+
+
+async def test_an_operators_own_rate_is_kept() -> None:
+    """--max-rate stands above whatever the provider allows."""
+    clock = VirtualClock()
+    rate = RateLimit(clock, most_per_min=600)
+    rate.learn(RateLimits(60_000, None, 60_000, None))
+    start = clock.now()
+
+    async def send() -> None:
+        for _ in range(100):
+            await rate.enter(1)
+
+    await clock.run(send())
+    assert 9.5 < clock.now() - start < 11

@@ -339,10 +339,12 @@ def test_where_a_key_may_not_go(url: str, key: str, hosts: tuple[str, ...]) -> N
     assert key not in refused.value.what or key in ("x", "local")
 
 
-async def test_many_asks_at_once_are_all_open_at_once(chat: Chat, fake_openai: FakeOpenAI) -> None:
+async def test_many_asks_at_once_are_all_open_at_once(fake_openai: FakeOpenAI) -> None:
     """No hidden pool: the engine alone decides how many requests are in flight."""
-    fake_openai.configure(latency=0.15)
+    fake_openai.configure(latency=1.0)
+    chat = OpenAIChat(KEY, fake_openai.url, timeout_s=30.0)
     await asyncio.gather(*(chat.ask(request(str(n))) for n in range(150)))
+    await chat.close()
     assert fake_openai.world.max_open == 150
     assert fake_openai.world.paid.total() == 150
 

@@ -196,7 +196,9 @@ class Asking:
 
     def _settle(self, ask: Ask, attempt: int, reservation: Reservation, answer: ChatAnswer) -> Ask | None:
         """Books the money, judges the text, journals both; returns the changed request where one more try is due."""
-        usd = self.means.price.worst_usd(answer.tokens_in or ask.tokens_in, answer.tokens_out)
+        # a server that does not say what it used is counted for, not taken as free
+        tokens_out = answer.tokens_out or self.means.tokens.count(answer.text or "")
+        usd = self.means.price.worst_usd(answer.tokens_in or ask.tokens_in, tokens_out)
         self.budget.settle(reservation, usd)
         self.tally.tokens_in += answer.tokens_in
         self.tally.tokens_out += answer.tokens_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any
 
 from jobs.engine.clock import Clock
 from queries.errors import CatchupError, Unreachable, UpstreamError
@@ -41,7 +42,7 @@ class Breaker:
         self._last_success = clock.now()
         self._opened_at: float | None = None
         self._last_error: UpstreamError | None = None
-        self._probing = False
+        self._prober: asyncio.Task[Any] | None = None
         self._changed = asyncio.Event()
         self.trips = 0
 
@@ -59,9 +60,13 @@ class Breaker:
             open_s = self._clock.now() - self._opened_at
             if self._last_error is not None and open_s >= self._max_outage_s:
                 raise UpstreamDown(self._last_error, open_s)
-            if not self._probing:
-                self._probing = True
-                await self._clock.sleep(min(self._probe_s, self._max_outage_s - open_s))
+            if self._prober is None:
+                self._prober = asyncio.current_task()
+                try:
+                    await self._clock.sleep(min(self._probe_s, self._max_outage_s - open_s))
+                except BaseException:
+                    self.abandoned()
+                    raise
                 return True
             self._changed.clear()
             await self._changed.wait()
@@ -75,7 +80,8 @@ class Breaker:
         if self._opened_at is not None:
             self._opened_at = None
             self._recent.clear()
-        self._wake()
+            self._prober = None
+        self.abandoned()
 
     def failed(self, error: UpstreamError) -> None:
         self._recent.append(False)
@@ -85,15 +91,13 @@ class Breaker:
         if self._opened_at is None and self._is_down():
             self._opened_at = self._clock.now()
             self.trips += 1
-        self._wake()
+        self.abandoned()
 
     def abandoned(self) -> None:
-        """A probe that neither succeeded nor failed (refused by a limit, stopped): let another try."""
-        self._wake()
-
-    def _wake(self) -> None:
-        self._probing = False
-        self._changed.set()
+        """The probe is over, whatever became of it: the next may try. What others report does not end it."""
+        if self._prober in (None, asyncio.current_task()):
+            self._prober = None
+            self._changed.set()
 
     def _is_down(self) -> bool:
         failures = self._recent.count(False)

@@ -27,9 +27,11 @@ class Budget:
         self._take_lump = take_lump
         self._granted_usd = 0.0
         self._reserved_usd = 0.0
+        self._open = 0  # counted, because a sum of floats does not come back to zero
         self._before_usd = spent_before_usd
         self.spent_usd = 0.0
         self.possibly_usd = 0.0
+        self.is_waiting = False
         self._settled = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -48,11 +50,14 @@ class Budget:
             while self.is_limited and self._room() < worst_usd:
                 if await self._ask_for_more(worst_usd):
                     continue
-                if self._reserved_usd <= 0:
+                if self._open == 0:
                     raise self._refusal
                 self._settled.clear()
+                self.is_waiting = True
                 await self._settled.wait()
+                self.is_waiting = False
             self._reserved_usd += worst_usd
+            self._open += 1
         fault_points.reach("ledger.reserved")
         return Reservation(worst_usd)
 
@@ -70,7 +75,7 @@ class Budget:
             want = min(want, run_left)
         if want <= 0 or self._room() + want < worst_usd:
             self._refusal = CeilingReached(
-                f"the run's ceiling of ${self._ceilings.run_usd:.2f} leaves no room for one more call",
+                f"the run's ceiling of ${self._ceilings.run_usd:.4g} leaves no room for one more call",
                 scope="run",
                 fix="raise --max-cost to go on",
             )
@@ -89,7 +94,8 @@ class Budget:
 
     def settle(self, reservation: Reservation, usd: float, possibly_usd: float = 0.0) -> None:
         """What it really cost; what an unanswered call may have cost stays booked."""
-        self._reserved_usd -= reservation.worst_usd
+        self._open -= 1
+        self._reserved_usd = self._reserved_usd - reservation.worst_usd if self._open else 0.0
         self.spent_usd += usd
         self.possibly_usd += possibly_usd
         self._settled.set()

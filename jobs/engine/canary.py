@@ -23,6 +23,11 @@ async def open_the_tap(session: Session, rows: AsyncGenerator[Row, None]) -> boo
         if session.limit_reached():
             session.pending_beyond = True
             return False
+        if tried >= _CANDIDATES_MOST:
+            raise Misconfigured(
+                f"none of the first {tried} rows gave a text that could be stored; nothing more was paid",
+                fix="the reasons are named: look at the prompt, the model and these rows",
+            )
         ask = session.select(row)
         if ask is None:
             continue
@@ -36,11 +41,6 @@ async def open_the_tap(session: Session, rows: AsyncGenerator[Row, None]) -> boo
             await _read_back(session, row)
             return True
         _refuse_unwritable(session, row)
-        if tried >= _CANDIDATES_MOST:
-            raise Misconfigured(
-                f"none of the first {tried} rows gave a text that could be stored; nothing more was paid",
-                fix="the reasons are named: look at the prompt, the model and these rows",
-            )
     return False
 
 

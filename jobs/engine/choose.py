@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.targets import Target, check_names
-from queries.errors import Misconfigured, UpstreamError
+from queries.errors import Misconfigured
 from queries.road import Road
 from queries.table import Condition
 
@@ -52,5 +52,3 @@ async def probe(target: Target, road: Road) -> None:
             words=missing.words or missing.what,
             code=missing.code,
         ) from None
-    except UpstreamError:
-        raise

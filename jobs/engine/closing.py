@@ -33,6 +33,8 @@ async def end(session: Session) -> None:
     """Flushes, closes the run in the ledger, gives the lease back."""
     by_signal = session.stop.exit in (Exit.SIGINT, Exit.SIGTERM)
     session.is_ending = True
+    if by_signal:
+        session.database.hurry()
     try:
         async with asyncio.timeout(_LAST_FLUSH_AFTER_SIGNAL_S if by_signal else _LAST_FLUSH_S):
             await session.writer.flush(finally_=True)
@@ -42,10 +44,13 @@ async def end(session: Session) -> None:
     except TimeoutError:
         why = "the database did not answer in time: the last results are in the journal"
         session.stop.ask(Exit.STOPPED, why, "the same command stores them, without paying again")
+    except OSError as error:
+        session.stop.ask(Exit.REFUSED, f"the journal cannot be written: {error.strerror}", "look at the disk")
     finally:
         for task in session.background:
             task.cancel()
-        session.books.to_do += session.writer.backlog_rows
+        session.in_journal = session.writer.backlog_rows
+        session.books.to_do += session.in_journal
         owed = session.writer.backlog > 0
         if session.stop.is_asked and not owed:
             session.opened.journal.forget_texts()

@@ -26,7 +26,6 @@ class Database:
         self._well = asyncio.Event()
         self._well.set()
         self.waiting_for = ""
-        self.repeated = 0
 
     async def insist(self, call: Callable[[], Awaitable[Answer]], *, shrinks: bool = False) -> Answer:
         """Repeats until it is answered or the outage is too long. `shrinks`: the caller handles 57014 itself."""
@@ -47,6 +46,9 @@ class Database:
                 self.waiting_for = ""
                 return answer
 
+    def hurry(self) -> None:
+        self._load.hurry()
+
     async def well(self) -> None:
         """Waits while the database is failing: nothing more is paid for that could not be stored."""
         await self._well.wait()
@@ -55,7 +57,6 @@ class Database:
         if failing_s >= self._max_outage_s:
             raise UpstreamDown(error, failing_s)
         self._well.clear()
-        self.repeated += 1
         self.waiting_for = f"the database: {error.what}"
         ceiling = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**tries)
         wait = max(error.retry_after_s or 0.0, ceiling / 2 + self._clock.jitter(ceiling / 2))

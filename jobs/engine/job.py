@@ -78,3 +78,11 @@ class Job(Protocol):
     def judge(self, ask: Ask, answer: ChatAnswer, means: Means) -> list[Good | Bad]:
         """Whether the answer may be stored: one verdict a row."""
         ...
+
+
+def prepare(job: Job, row: Row, means: Means) -> Ask | Skip | Exception:
+    """One odd row must not stop a run, or its plan: the bug is handed back, to be named with the row."""
+    try:
+        return job.prepare(row, means)
+    except Exception as bug:
+        return bug

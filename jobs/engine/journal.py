@@ -123,9 +123,8 @@ class Journal:
 
     def mark(self, key: Key | None) -> None:
         """Names the row whose text is being worked on: if that kills the process, we know which it was."""
-        text = json.dumps(key).encode() + b"\n" if key else b""
-        os.pwrite(self._mark_handle, text, 0)
-        os.ftruncate(self._mark_handle, len(text))
+        # never shortened: the block it has is the block it keeps when the disk is full
+        os.pwrite(self._mark_handle, json.dumps(key).encode() + b"\n" if key else b"\n", 0)
 
     async def sync(self) -> None:
         """On the disk, not only in the page cache: power may go."""

@@ -28,7 +28,6 @@ class LeaseKeeper:
     on_cancel: Callable[[], None]
     on_fenced: Callable[[Fenced], None]
     confirmed_at: float = 0.0
-    last_problem: str = ""
 
     def may_pay(self) -> bool:
         return self.clock.now() - self.confirmed_at < SILENT_S
@@ -46,8 +45,8 @@ class LeaseKeeper:
                 cancel = await self.ledger.beat(self.lease, TTL_S)
         except Fenced as fenced:
             self.on_fenced(fenced)
-        except (UpstreamError, RunFatal, TimeoutError) as problem:
-            self.last_problem = str(problem)
+        except (UpstreamError, RunFatal, TimeoutError):
+            return  # not confirmed: after SILENT_S of that, nothing more is paid
         else:
             self.confirmed_at = asked_at
             if cancel:

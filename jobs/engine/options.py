@@ -21,6 +21,7 @@ class Options:
     abandon_journal: bool = False
     allow_triggers: tuple[str, ...] = ()
     concurrency: int | None = None
+    max_per_min: int | None = None
     db_load: float = 0.25
     ceilings: Ceilings = Ceilings()
     max_runtime_s: float | None = None

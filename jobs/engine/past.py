@@ -47,6 +47,11 @@ class Past:
     booked_calls: int = 0
     torn: bool = False
 
+    @property
+    def unbooked_usd(self) -> float:
+        """Spent, or possibly, by the process that died and not yet on the ledger's books."""
+        return self.spent_usd + self.possibly_usd - self.booked_usd - self.booked_possibly_usd
+
 
 def read(path: Path, *, with_confirmed: bool = True) -> tuple[Past, int, int]:
     """The past, the length of its sound part, and the last attempt's number. One line in memory at a time."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jobs.engine.database_load import PieceSize
-from jobs.engine.job import Ask, Job, Means, Skip
+from jobs.engine.job import Ask, Job, Means, Skip, prepare
 from jobs.engine.options import Options
 from jobs.engine.watch import Plan
 from queries.errors import Misconfigured
@@ -17,6 +17,7 @@ from queries.table import Condition, PageQuery, Row, TableFacts
 
 BLAST_ROWS = 1_000
 BLAST_TIMES = 10
+BLAST_FLOOR = 100  # ten times one row is no blast: a quiet night must not stop the next cron run
 _SAMPLE = 200
 _SAMPLE_BYTES = 8_000_000  # heavier samples cost memory and time and make no plan truer
 _FIRST_PAGE = 50
@@ -39,14 +40,14 @@ async def count(ledger: Ledger, query: PageQuery, options: Options, last_time: i
 
 def blast_rows(last_time: int | None) -> int:
     """Over a thousand rows, or ten times what this target did last time."""
-    return BLAST_ROWS if not last_time else min(BLAST_ROWS, last_time * BLAST_TIMES)
+    return BLAST_ROWS if not last_time else min(BLAST_ROWS, max(BLAST_FLOOR, last_time * BLAST_TIMES))
 
 
 def why_confirm(plan: Plan, options: Options) -> str:
     """The sentence that makes this run worth a question; empty when it is small."""
     limit = blast_rows(plan.last_time)
-    if options.limit is not None and options.limit <= limit:
-        return ""
+    if options.limit is not None and options.limit <= BLAST_ROWS:
+        return ""  # whoever wrote a small number has said how much is meant
     if plan.pending_counted <= limit:
         return ""
     if plan.last_time and limit < BLAST_ROWS:
@@ -107,9 +108,10 @@ def triggers_of(facts: TableFacts) -> tuple[str, ...]:
 
 def build(job: Job, means: Means, found: Findings, *, provider: str, where: str) -> Plan:
     """Numbers only from what was read; what is guessed is marked as a guess by its field's name."""
-    prepared = [job.prepare(row, means) for row in found.rows]
+    prepared = [prepare(job, row, means) for row in found.rows]
     asks = [ask for ask in prepared if isinstance(ask, Ask)]
     skips = Counter(skip.reason for skip in prepared if isinstance(skip, Skip))
+    skips["internal error"] += sum(1 for bug in prepared if isinstance(bug, Exception))
     per_row = sum(ask.tokens_in for ask in asks) / len(asks) if asks else 0.0
     out = found.tokens_out_per_row or 0.4 * means.target.max_completion_tokens
     pending = max(found.counted.rows, len(found.rows))
@@ -139,7 +141,7 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
         new_triggers=found.new_triggers,
         ceilings=_ceilings(means.options),
         samples=tuple((" ".join(ask.rows[0].key), ask.request.user) for ask in asks[:3]),
-        would_skip=tuple(skips.most_common()),
+        would_skip=tuple((+skips).most_common()),
         notes=found.notes,
         standing=found.standing,
     )
@@ -190,4 +192,4 @@ def _ceilings(options: Options) -> str:
         ("hour", options.ceilings.hour_usd),
         ("day", options.ceilings.day_usd),
     )
-    return ", ".join(f"${usd:.2f} a {name}" for name, usd in named if usd is not None) or "none"
+    return ", ".join(f"${usd:.4g} a {name}" for name, usd in named if usd is not None) or "none"

@@ -40,14 +40,16 @@ class Ticket:
 class Meter:
     """One limit: its rate, how much the server has left, and how far our estimates of a cost are off."""
 
-    def __init__(self, *, estimated: bool) -> None:
-        self.per_s: float | None = None
+    def __init__(self, *, estimated: bool, most_per_min: int | None = None) -> None:
+        self._most_per_min = most_per_min
+        self.per_s: float | None = most_per_min / 60 if most_per_min else None
         self.scale = 1.0
         self.binds = False
         self._estimated = estimated
         self._next_at = 0.0
         self._most_left = 0.0
         self._room = 1.0
+        self._fixed = False
         self._learned_at: float | None = None
         self._fastest = _FASTEST
 
@@ -65,14 +67,21 @@ class Meter:
             return min(self._fastest, max(_LEAST_SHARE, _SHARE * min(1.0, self._room / _SHARED_BELOW)))
         return min(self._fastest, max(_LEAST_SHARE, _SHARE + _GAIN * (self._room - _AIM)))
 
-    def learn(self, per_min: int, remaining: int | None, now: float) -> None:
+    def learn(self, per_min: int, remaining: int | None, reset_s: float | None, now: float) -> None:
         """Takes over what an answer said: the limit, and what was left of it."""
-        self.per_s = per_min / 60
+        self.per_s = min(per_min, self._most_per_min or per_min) / 60
         if remaining is None:
             return
         self._most_left = max(self._most_left, float(remaining))
         # a bucket may hold a second's worth or a minute's: only what is missing from it tells how fast we are
-        room = max(0.0, 1 - (self._most_left - remaining) / min(self.per_s, self._most_left or 1))
+        missing = self._most_left - remaining
+        room = max(0.0, 1 - missing / min(self.per_s, self._most_left or 1))
+        if reset_s is not None:
+            fills_in_s = missing / self.per_s
+            # not whole again when a bucket would be: a window of its own, to be used up just when it ends
+            self._fixed = self._fixed or (missing > 0 and abs(reset_s - fills_in_s) > 1 + fills_in_s / 2)
+            if self._fixed:
+                room = min(1.0, _AIM * remaining / max(1.0, reset_s * self.per_s))
         passed = now - self._learned_at if self._learned_at is not None else _SMOOTH_S
         self._learned_at = now
         self._room += (room - self._room) * (1 - math.exp(-passed / _SMOOTH_S))
@@ -91,10 +100,10 @@ class Meter:
 class RateLimit:
     """The gate every attempt of a run passes, first come, first served."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, most_per_min: int | None = None) -> None:
         self._clock = clock
         self._turn = asyncio.Lock()
-        self.requests = Meter(estimated=False)
+        self.requests = Meter(estimated=False, most_per_min=most_per_min)
         self.tokens = Meter(estimated=True)
         self.throttled = 0
         self._closed_until = 0.0
@@ -138,9 +147,9 @@ class RateLimit:
             return
         if limits.requests_per_min:
             self._guessed_at = None
-            self.requests.learn(limits.requests_per_min, limits.remaining_requests, now)
+            self.requests.learn(limits.requests_per_min, limits.remaining_requests, limits.reset_requests_s, now)
         if limits.tokens_per_min:
-            self.tokens.learn(limits.tokens_per_min, limits.remaining_tokens, now)
+            self.tokens.learn(limits.tokens_per_min, limits.remaining_tokens, limits.reset_tokens_s, now)
 
     def refused(self, ticket: Ticket, refusal: Throttle) -> None:
         """A 429: everybody waits as long as the server asked, once, however many were in flight."""
@@ -171,6 +180,3 @@ class RateLimit:
         """What kept us back most so far; empty when the limits never did."""
         name = max(self._bound_s, key=lambda key: self._bound_s[key])
         return name if self._bound_s[name] > 0 else ""
-
-    def closed_for_s(self) -> float:
-        return max(0.0, self._closed_until - self._clock.now())

@@ -63,6 +63,8 @@ def bound_by(session: Session) -> str:
     asking = session.asking
     if asking.database.waiting_for:
         return "the database"
+    if asking.budget.is_waiting:
+        return "the money ceiling"
     limit = asking.rate.bound_by()
     if limit:
         return limit
@@ -79,7 +81,7 @@ def verdict_of(ending: Ending) -> Verdict:
     exit_, headline = _judge(ending)
     budget = session.asking.budget if session else None
     seconds = work.clock.now() - ending.started
-    tap_s = max(0.001, work.clock.now() - session.tap_opened_at) if session and session.tap_opened_at else seconds
+    tap_s = max(1.0, work.clock.now() - session.tap_opened_at) if session and session.tap_opened_at else seconds
     return Verdict(
         run_id=session.opened.run_id if session else "",
         job=work.job.name,
@@ -90,7 +92,7 @@ def verdict_of(ending: Ending) -> Verdict:
         headline=headline,
         books=ending.books,
         money=Money(
-            estimate_usd=ending.plan.estimate_usd if ending.plan else 0.0,
+            estimate_usd=ending.plan.estimate_usd if ending.plan else None,
             actual_usd=budget.spent_usd if budget else 0.0,
             possibly_usd=budget.possibly_usd if budget else 0.0,
             reserve_usd=budget.idle_usd if budget else 0.0,
@@ -109,9 +111,18 @@ def verdict_of(ending: Ending) -> Verdict:
         dry_run=work.options.dry_run,
         pending_beyond=session.pending_beyond if session else False,
         cells_enforced_by=_enforced_by(ending.hello),
-        notes=tuple(ending.notes),
+        notes=(*ending.notes, *_in_journal(session)),
+        in_journal=session.in_journal if session else 0,
         named=tuple(session.named) if session else (),
     )
+
+
+def _in_journal(session: Session | None) -> tuple[str, ...]:
+    """What a stopped run still owes the database, and that it costs nothing to pay it."""
+    if session is None or not session.in_journal:
+        return ()
+    waits = "1 finished row waits" if session.in_journal == 1 else f"{session.in_journal} finished rows wait"
+    return (f"{waits} in the journal; the same command stores them and pays for none again",)
 
 
 def refused(ending: Ending, error: CatchupError, reason: Reason) -> Verdict:
@@ -139,8 +150,8 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     """Nothing stopped it: then a run with work and without a single call is a fault of ours, never a success."""
     books, session = ending.books, ending.session
     calls = session.asking.tally.calls if session else 0
-    recovered = len(session.writer.recovered) if session else 0
-    if books.selected > books.skipped.total() and calls == 0 and recovered == 0 and not books.failed:
+    replayed = session.replayed if session else 0
+    if books.selected - replayed > books.skipped.total() and calls == 0 and not books.failed:
         return Exit.UNEXPECTED, "there was work and not one call was made"
     if books.failed or books.changed or books.gone:
         return Exit.SOME_NAMED, "finished, and the rows named below were not written"

@@ -56,7 +56,7 @@ class Run:
         return Snapshot(self.phase, self.books, 0, 0.0, "", 0.0, 0.0, limit, None, seconds, self._database.waiting_for)
 
     async def go(self) -> Verdict:
-        ticker = asyncio.create_task(self._tick())
+        beside = [asyncio.create_task(self._show()), asyncio.create_task(self._watch_the_clock())]
         work = asyncio.create_task(self._dry_run() if self.work.options.dry_run else self._run())
         asked = asyncio.create_task(self.stop.asked.wait())
         try:
@@ -68,19 +68,24 @@ class Run:
             return verdict_of(self._ending())
         except CatchupError as error:
             return refused(self._ending(), error, explain(error))
+        except Exception as bug:  # a fault of ours before the work began: it gets a verdict like any other end
+            self.stop.ask_for_bug(bug)
+            return verdict_of(self._ending())
         finally:
-            ticker.cancel()
-            asked.cancel()
+            for task in (*beside, asked):
+                task.cancel()
             fault_points.reach("exit.report")
 
-    async def _tick(self) -> None:
-        options = self.work.options
+    async def _show(self) -> None:
         while True:
             self.work.watcher.progress(self.snapshot())
-            seconds = self.work.clock.now() - self._started
-            if options.max_runtime_s is not None and seconds >= options.max_runtime_s:
-                self.stop.ask(Exit.STOPPED, f"the runtime limit of {options.max_runtime_s:.0f} s is reached")
             await self.work.clock.sleep(_TICK_S)
+
+    async def _watch_the_clock(self) -> None:
+        limit = self.work.options.max_runtime_s
+        if limit is not None:
+            await self.work.clock.sleep(limit)
+            self.stop.ask(Exit.STOPPED, f"the runtime limit of {limit:.0f} s is reached")
 
     def _ending(self) -> Ending:
         return Ending(

@@ -27,7 +27,6 @@ class Scan:
         self._query = query
         self._clock = clock
         self._size = PieceSize(start=_FIRST_PAGE, most=1_000)
-        self.pages = 0
 
     async def page(self, above: Key | None) -> list[Row]:
         """The next page, in as many attempts and as small as the database needs."""
@@ -43,7 +42,6 @@ class Scan:
                     raise
                 continue
             fault_points.reach("page.read")
-            self.pages += 1
             weight = sum(_weight(row) for row in rows)
             self._size.worked(len(rows), self._clock.now() - started, weight)
             return rows
@@ -56,6 +54,7 @@ class Scan:
                 yield rows
         finally:
             ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
 
 
 def _weight(row: Row) -> int:

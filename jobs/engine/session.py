@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import replace
@@ -21,7 +19,7 @@ from jobs.engine.closing import drain
 from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
-from jobs.engine.job import Ask, Skip
+from jobs.engine.job import Ask, Skip, prepare
 from jobs.engine.lease import LeaseKeeper
 from jobs.engine.opening import Opened
 from jobs.engine.rate_limit import RateLimit
@@ -39,7 +37,6 @@ from queries.table import PageQuery, Row
 
 _CRASHES_MOST = 3
 _SAME_BUGS_MOST = 3
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAMED_MOST = 200
 
 
@@ -58,7 +55,9 @@ class Session:
         self.phase = "running"
         self.named: list[Named] = []
         self.pending_beyond = False
-        self.admitted = 0
+        # a run that goes on has admitted some of its --limit before
+        done_before = record.books if record else {}
+        self.admitted = sum(done_before.get(name, 0) for name in ("wrote", "failed", "changed", "gone"))
         self._bugs: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self.started = clock.now()
@@ -89,6 +88,7 @@ class Session:
             unconfirmed=self._unconfirmed,
         )
         spent = record.spent_usd + record.possibly_usd if record else 0.0
+        spent += opened.past.unbooked_usd if opened.past else 0.0
         self.asking = Asking(
             job=work.job,
             means=work.means,
@@ -98,7 +98,7 @@ class Session:
             writer=self.writer,
             books=books,
             budget=Budget(options.ceilings, self._take_lump, spent),
-            rate=RateLimit(clock),
+            rate=RateLimit(clock, options.max_per_min),
             slots=self.slots,
             breaker=Breaker(clock, options.max_outage_s),
             database=database,
@@ -110,6 +110,8 @@ class Session:
         self.background: list[asyncio.Task[None]] = []
         self.is_ending = False
         self.is_closed = False
+        self.in_journal = 0
+        self.replayed = 0
 
     # --- the work ----------------------------------------------------------------------------------------
 
@@ -149,6 +151,8 @@ class Session:
         if self.opened.past is not None:
             self.phase = "replaying the journal"
             await replay_journal(self.opened.past, self.writer, self.books, self._template)
+            self.replayed = self.books.selected
+            self.admitted += self.replayed
 
     async def _rows(self) -> AsyncGenerator[Row, None]:
         """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
@@ -197,20 +201,18 @@ class Session:
 
     def select(self, row: Row) -> Ask | None:
         """Content checks, with the row named on disk meanwhile: if its text kills us, we will know which it was."""
+        self.opened.journal.mark(row.key)
         self.books.selected += 1
         crashes = self.opened.past.crashes.get(row.key, 0) if self.opened.past else 0
         if crashes >= _CRASHES_MOST:
             self._except(row, "failed", "crashed the process", f"{crashes} times while its text was being read")
             return None
-        self.opened.journal.mark(row.key)
-        try:
-            item = self.work.job.prepare(row, self.work.means)
-        except Exception as bug:  # one odd row must not stop the run; it is named, not hidden
-            self._note_bug(bug)
-            self._except(row, "failed", "internal error", f"{type(bug).__name__} while reading its text")
+        item = prepare(self.work.job, row, self.work.means)
+        self.opened.journal.mark(None)
+        if isinstance(item, Exception):
+            self._note_bug(item)
+            self._except(row, "failed", "internal error", f"{type(item).__name__} while reading its text")
             return None
-        finally:
-            self.opened.journal.mark(None)
         if isinstance(item, Skip):
             self._except(row, "skipped", item.reason, item.detail)
             return None
@@ -229,15 +231,8 @@ class Session:
     def _end_by(self, error: BaseException) -> None:
         if isinstance(error, CatchupError):
             self.stop.ask_for(error)
-        elif isinstance(error, OSError) and error.errno in _NO_SPACE:
-            self.stop.ask(Exit.REFUSED, "the disk is full", "free space; the same command goes on from here")
         else:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            self.stop.ask(
-                Exit.UNEXPECTED,
-                f"internal error: {type(error).__name__} in {where.name} (line {where.lineno})",
-                "please report it with the run's id; the same command goes on from here",
-            )
+            self.stop.ask_for_bug(error)
 
     # --- what others ask of it ---------------------------------------------------------------------------
 

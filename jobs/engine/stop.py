@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import traceback
 from dataclasses import dataclass
 
 from jobs.engine.breaker import UpstreamDown
 from jobs.engine.verdict import Exit
 from queries.errors import CatchupError, CeilingReached, Fenced, LeaseHeld, Misconfigured, OutOfMoney, StatementTimeout
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stop:
@@ -31,6 +35,18 @@ class Stop:
             reason = explain(error)
             self.service, self.words = reason.service, reason.words
             self.ask(reason.exit, error.what, error.fix)
+
+    def ask_for_bug(self, error: BaseException) -> None:
+        """What nobody foresaw: named with its place, so that it can be reported and found."""
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            self.ask(Exit.REFUSED, "the disk is full", "free space; the same command goes on from here")
+            return
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        self.ask(
+            Exit.UNEXPECTED,
+            f"internal error: {type(error).__name__} in {where.name} (line {where.lineno})",
+            "please report it with the run's id; the same command goes on from here",
+        )
 
     @property
     def is_asked(self) -> bool:

@@ -40,7 +40,7 @@ class Named:
 class Money:
     """What the plan said, what was paid, and what may have been billed for calls without an answer."""
 
-    estimate_usd: float = 0.0
+    estimate_usd: float | None = None
     actual_usd: float = 0.0
     possibly_usd: float = 0.0
     reserve_usd: float = 0.0
@@ -71,6 +71,7 @@ class Verdict:
     dry_run: bool = False
     pending_beyond: bool = False
     cells_enforced_by: str = ""
+    in_journal: int = 0
     notes: tuple[str, ...] = ()
     named: tuple[Named, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
@@ -90,9 +91,10 @@ class Verdict:
             "calls": self.calls,
             "throttled": self.throttled,
             "recovered": self.recovered,
+            "in_journal": self.in_journal,
             "tokens_in": self.tokens_in,
             "tokens_out": self.tokens_out,
-            "estimate_usd": round(self.money.estimate_usd, 6),
+            "estimate_usd": None if self.money.estimate_usd is None else round(self.money.estimate_usd, 6),
             "actual_usd": round(self.money.actual_usd, 6),
             "possibly_usd": round(self.money.possibly_usd, 6),
             "reserve_usd": round(self.money.reserve_usd, 6),
