@@ -95,3 +95,24 @@ async def test_hung_calls_trip_it_within_two_minutes() -> None:
         for _ in range(4):
             breaker.failed(Transient("no answer in 60 s"))
     assert breaker.is_open
+
+
+async def test_late_failures_of_others_do_not_let_more_probes_through() -> None:
+    """Fifty calls were out when it opened; their failures arrive late, and still one probe goes each half minute."""
+    clock = VirtualClock()
+    breaker = Breaker(clock, 600)
+    breaker.succeeded()
+    probes: list[float] = []
+
+    async def worker(number: int) -> None:
+        await clock.sleep(number * 0.4)
+        breaker.failed(Transient("503"))
+        while True:
+            await breaker.enter()
+            probes.append(clock.now())
+            await clock.sleep(2.0)
+            breaker.failed(Transient("503"))
+
+    with pytest.raises(UpstreamDown):
+        await clock.run(asyncio.gather(*(worker(number) for number in range(50))))  # type: ignore[arg-type]
+    assert len([at for at in probes if at > 1000 + 50 * 0.4]) <= 600 / 30 + 1

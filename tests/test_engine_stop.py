@@ -78,3 +78,38 @@ async def test_a_stopped_run_keeps_which_rows_are_done_but_none_of_their_texts(b
     assert not any(text and text.encode()[:30] in kept for text in (await bench.cells()).values())
     assert (await bench.run()).exit is Exit.DONE
     assert list((bench.state_dir / "journals").iterdir()) == []
+
+
+async def test_what_could_not_be_stored_in_time_is_said_and_costs_nothing_later(bench: Bench) -> None:
+    """Ctrl-C while the database is locked: the verdict names the rows that wait, the next run stores them unpaid."""
+    bench.fake.configure(latency=0.01)
+    await bench.fill(300)
+
+    async def lock_and_signal() -> None:
+        while bench.fake.world.requests < 30:
+            await asyncio.sleep(0.001)
+        async with await bench.database.connect() as connection, connection.transaction():
+            await connection.execute("lock table videos in exclusive mode")
+            await asyncio.sleep(0.2)
+            assert bench.running is not None
+            bench.running.ask_stop(Exit.SIGINT, "interrupted")
+            await asyncio.sleep(2.5)
+
+    verdict, _ = await asyncio.gather(bench.run(concurrency=8), lock_and_signal())
+    assert verdict.exit is Exit.SIGINT
+    assert verdict.in_journal > 0
+    assert f"{verdict.in_journal} finished rows wait in the journal" in verdict.notes[-1]
+    assert verdict.books.balance()
+    again = await bench.run()
+    assert (again.exit, again.recovered) == (Exit.DONE, verdict.in_journal)
+    assert set(bench.paid().values()) == {1}
+
+
+async def test_a_limit_counts_over_the_sessions_of_one_run(bench: Bench) -> None:
+    """--limit 60, interrupted, the same command again: sixty rows in all."""
+    bench.fake.configure(latency=0.05)
+    await bench.fill(300)
+    first = await bench.run(limit=60, max_runtime_s=0.5, concurrency=4)
+    assert first.exit is Exit.STOPPED
+    second = await bench.run(limit=60)
+    assert (second.exit, first.books.wrote + second.books.wrote) == (Exit.DONE, 60)

@@ -179,3 +179,13 @@ def test_every_incident_of_this_job_has_its_test() -> None:
     """Domain numbers 1, 3, 4, 5, 6, 8, 9 and 10; 2 and 11 belong to batches, 7 to vectors."""
     names = " ".join(name for name, value in globals().items() if inspect.iscoroutinefunction(value))
     assert {int(n) for n in re.findall(r"test_incident_(\d+)_", names)} == {1, 3, 4, 5, 6, 8, 9, 10}
+
+
+async def test_a_quiet_night_does_not_stop_cron(bench: Bench) -> None:
+    """One row last time, fifty now: ten times as many, and no blast; an explicit --limit is consent as well."""
+    await bench.fill(1)
+    await bench.run(yes=False, limit=50)
+    await bench.fill(90, prefix="w")
+    assert (await bench.run(yes=False)).books.wrote == 90
+    await bench.fill(950, prefix="x")
+    assert (await bench.run(yes=False, limit=50)).books.wrote == 50

@@ -232,3 +232,13 @@ async def test_a_refusal_that_meets_every_row_alike_stops_the_run(bench: Bench) 
     assert "20 rows in a row" in verdict.headline
     assert verdict.books.wrote == 30
     assert bench.fake.world.requests <= 30 + 20 + 4
+
+
+async def test_output_that_the_server_does_not_count_is_counted_for_it(bench: Bench) -> None:
+    """A server without `usage` is not free of charge: ceilings would hold nothing."""
+    bench.fake.configure(no_usage=True)
+    await bench.fill(10)
+    verdict = await bench.run()
+    assert verdict.books.wrote == 10
+    tokens = sum(len(text or "") for text in (await bench.cells()).values()) / 8
+    assert verdict.money.actual_usd > tokens * 0.60 / 1e6
