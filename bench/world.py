@@ -48,10 +48,10 @@ class World:
         asyncio.run(self._fill(rows, sentences))
 
     async def _fill(self, rows: int, sentences: int) -> None:
-        await self.database.run("drop table if exists videos")
+        # the ledger goes too: an unfinished run of the last measurement would be continued where it stopped
+        await self.database.run("drop table if exists videos; drop schema if exists catchup cascade")
         await self.database.load("videos.sql")
         await self.database.migrate([VIDEOS])
-        await self.database.run("truncate catchup.verdicts, catchup.provenance")
         await self.database.run(ROWS, [sentences, rows])
         await self.database.run("analyze videos")
 
