@@ -103,12 +103,13 @@ def stop_server(directory: Path) -> bool:
     try:
         if take_lock(server):
             return False
+        run = _read_pid_file(home).run  # an orderly end takes the pid file with it
         for how, wait_s in ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
             pid = _read_pid_file(home).pid
             if pid is not None and _is_postmaster(pid, home):
                 os.kill(pid, how)
             if take_lock(server, wait_s=wait_s):
-                _forget_dead_server(home)
+                _forget_dead_server(home, run)
                 return True
         raise Misconfigured(f"the embedded PostgreSQL in {home} does not stop", fix=f"see {home / 'server.log'}")
     finally:
@@ -165,9 +166,9 @@ def _make_socket_folder(home: Path, programs: Programs) -> Path:
     return run
 
 
-def _forget_dead_server(home: Path) -> None:
+def _forget_dead_server(home: Path, run: Path | None = None) -> None:
     """Called only under server.lock: whatever the pid file says, its server is dead."""
-    run = _read_pid_file(home).run
+    run = run or _read_pid_file(home).run
     if run and run.name.startswith("catchup-"):
         shutil.rmtree(run, ignore_errors=True)
     for stale in (home / "data" / "postmaster.pid", home / "run" / SOCKET, home / "run" / f"{SOCKET}.lock"):
