@@ -75,6 +75,7 @@ class TargetTable(_Strict):
     schema_: SqlName | None = Field(None, alias="schema")
     key: list[SqlName] | None = Field(None, min_length=1, max_length=2)
     read: list[SqlName] | None = Field(None, min_length=1)
+    beside: list[SqlName] | None = None
     filters: list[SqlName] | None = None
     pending: list[str] | None = Field(None, min_length=1)
     cells: dict[SqlName, str] | None = Field(None, min_length=1)

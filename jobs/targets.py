@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from queries.errors import Misconfigured
-from queries.table import Condition, Joined, TableSpec
+from queries.table import UNARY, Condition, Joined, TableSpec
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_CONDITION = re.compile(r"\s*(?P<column>\S+)\s+(?P<op>is not null|is null|=|<>|<|>)\s*(?P<value>.*?)\s*", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\s*(?P<column>\S+)\s+(?P<op>is not null|is null|is not true|is true|=|<>|<|>)\s*(?P<value>.*?)\s*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,10 @@ def parse_condition(text: str) -> Condition:
     if match is None or not NAME.fullmatch(match["column"]):
         raise Misconfigured(
             f"pending condition {text!r} is not understood",
-            fix="write `column is null`, `column is not null`, or `column = value` (also <>, <, >)",
+            fix="write `column is null`, `is not null`, `is true`, `is not true`, or `column = value` (also <>, <, >)",
         )
     op = match["op"].lower()
-    unary = op in ("is null", "is not null")
+    unary = op in UNARY
     if unary == bool(match["value"]):
         raise Misconfigured(f"pending condition {text!r} has {'a' if unary else 'no'} value", fix="see docs/targets.md")
     return Condition(match["column"], op, None if unary else match["value"])  # type: ignore[arg-type]  # op is matched
@@ -59,7 +61,7 @@ def parse_condition(text: str) -> Condition:
 def check_names(target: Target) -> Target:
     """Refuses any name that could mean something else in SQL or a URL, before a request is made."""
     spec = target.spec
-    names = [spec.schema, spec.table, *spec.key, *spec.read, *spec.cells, *spec.filters, *target.text]
+    names = [spec.schema, spec.table, *spec.key, *spec.read, *spec.beside, *spec.cells, *spec.filters, *target.text]
     names += [condition.column for condition in spec.pending]
     if spec.joined:
         names += [spec.joined.table, spec.joined.on, spec.joined.order_by, *spec.joined.columns]
@@ -132,7 +134,7 @@ def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:
     """A target from catchup.toml over a default one (or over nothing: then every field must be given)."""
     spec = base.spec
     spec_changes = {name: changes[name] for name in ("table", "schema") if name in changes}
-    for name in ("key", "read", "filters"):
+    for name in ("key", "read", "beside", "filters"):
         if name in changes:
             spec_changes[name] = tuple(changes[name])
     if "pending" in changes:

@@ -15,10 +15,10 @@ from psycopg.rows import dict_row
 from queries.errors import CatchupError, Misconfigured
 from queries.postgres_errors import lost_answer, malformed_answer, translate_connect, translate_psycopg
 from queries.road import as_argument
-from queries.table import Condition, Key
+from queries.table import UNARY, Condition, Key
 
 _CONNECT_S = 10
-_OPERATORS = {"=": "=", "<>": "<>", "<": "<", ">": ">"}
+_OPERATORS = {op: op for op in ("=", "<>", "<", ">", *UNARY)}
 
 
 class DsnRoad:
@@ -136,10 +136,8 @@ def _peek_sql(
     parts: list[sql.Composable] = [sql.SQL("true")]
     for condition in conditions:
         column = sql.Identifier(condition.column)
-        if condition.op in ("is null", "is not null"):
-            parts.append(sql.SQL("{} is {}null").format(column, sql.SQL("not " if "not" in condition.op else "")))
-        else:
-            parts.append(sql.SQL("{} " + _OPERATORS[condition.op] + " {}").format(column, _literal(condition.value)))
+        value = sql.SQL("") if condition.op in UNARY else _literal(condition.value)
+        parts.append(sql.SQL("{} " + _OPERATORS[condition.op] + " {}").format(column, value))
     if above is not None:
         left = sql.SQL(", ").join(map(sql.Identifier, key))
         right = sql.SQL(", ").join(map(_literal, above))

@@ -69,7 +69,7 @@ def parse_row(value: Mapping[str, Any], spec: TableSpec) -> Row:
     row = Row(
         key=parse_key(value["key"]),
         guard=_text(value["guard"]),
-        values={column: value["values"][column] for column in spec.read},
+        values={column: value["values"][column] for column in (*spec.read, *spec.beside)},
         was={cell: _text_or_null(value["was"][cell]) for cell in spec.cells},
         joined=tuple(joined) if joined is not None else (),
     )

@@ -15,7 +15,7 @@ from queries.errors import Misconfigured
 from queries.ledger_json import spec_json
 from queries.ledger_types import SCHEMA_VERSION
 from queries.postgres_errors import translate_connect, translate_psycopg
-from queries.table import TableSpec
+from queries.table import UNARY, TableSpec
 
 WORKER = "catchup_worker"
 _FUNCTIONS = (
@@ -99,7 +99,7 @@ def uninstall_sql() -> str:
 def worker_sql(spec: TableSpec) -> str:
     """Least privilege for one target: it may read what is declared and change the cells, and nothing else at all."""
     conditions = tuple(condition.column for condition in spec.pending)
-    readable = dict.fromkeys((*spec.key, *spec.read, *spec.cells, *spec.filters, *conditions))
+    readable = dict.fromkeys((*spec.key, *spec.read, *spec.beside, *spec.cells, *spec.filters, *conditions))
     table = sql.Identifier(spec.schema, spec.table)
     worker = sql.Identifier(WORKER)
     parts: list[sql.Composable] = [
@@ -122,8 +122,8 @@ def index_sql(registration: Registration) -> str:
     """A suggestion, printed and never run: this partial index took the worst page from 659 to 19 ms."""
     spec = registration.spec
     predicates: list[sql.Composable] = [
-        sql.SQL("{} {}").format(sql.Identifier(c.column), sql.SQL("is null" if c.op == "is null" else "is not null"))
-        if c.op in ("is null", "is not null")
+        sql.SQL("{} {}").format(sql.Identifier(c.column), sql.SQL(_plain(c.op)))
+        if c.op in UNARY
         else sql.SQL("{} {} {}").format(sql.Identifier(c.column), sql.SQL(_plain(c.op)), sql.Literal(c.value))
         for c in spec.pending
     ]
@@ -138,7 +138,7 @@ def index_sql(registration: Registration) -> str:
 
 
 def _plain(op: str) -> str:
-    return {"=": "=", "<>": "<>", "<": "<", ">": ">"}[op]
+    return {known: known for known in ("=", "<>", "<", ">", *UNARY)}[op]
 
 
 def _policy_sql(schema: str, table: str, verb: str) -> sql.Composed:

@@ -19,7 +19,7 @@ from queries.postgres_errors import (
     unreachable,
 )
 from queries.road import as_argument
-from queries.table import Condition, Key
+from queries.table import UNARY, Condition, Key
 
 if TYPE_CHECKING:
     from supabase import AsyncClient
@@ -141,19 +141,11 @@ def check_home(url: str, allow_hosts: tuple[str, ...] = ()) -> None:
 
 
 def _add_condition(query: Any, condition: Condition) -> Any:
-    match condition.op:
-        case "is null":
-            return query.is_(condition.column, "null")
-        case "is not null":
-            return query.not_.is_(condition.column, "null")
-        case "=":
-            return query.eq(condition.column, condition.value)
-        case "<>":
-            return query.neq(condition.column, condition.value)
-        case "<":
-            return query.lt(condition.column, condition.value)
-        case ">":
-            return query.gt(condition.column, condition.value)
+    if condition.op in UNARY:
+        column = query.not_ if " not " in condition.op else query
+        return column.is_(condition.column, condition.op.rsplit(" ", 1)[1])
+    compare = {"=": query.eq, "<>": query.neq, "<": query.lt, ">": query.gt}[condition.op]
+    return compare(condition.column, condition.value)
 
 
 def _add_above(query: Any, key: tuple[str, ...], above: Key) -> Any:

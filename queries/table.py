@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Key = tuple[str, ...]
-Op = Literal["is null", "is not null", "=", "<>", "<", ">"]
+Op = Literal["is null", "is not null", "is true", "is not true", "=", "<>", "<", ">"]
+# These take no value. A flag is false or null before it is set, hence `is not true`.
+UNARY: frozenset[Op] = frozenset({"is null", "is not null", "is true", "is not true"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """A table as one target uses it. `cells[0]` is the cell whose value is the proof of being done."""
+    """A table as one target uses it. `cells[0]` is the cell whose value is the proof of being done (a flag: true).
+
+    `beside` is read with a row but does not belong to its guard: counters that move while we work.
+    """
 
     table: str
     key: tuple[str, ...]
@@ -39,6 +44,7 @@ class TableSpec:
     filters: tuple[str, ...] = ()
     joined: Joined | None = None
     schema: str = "public"
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

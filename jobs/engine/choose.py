@@ -36,7 +36,7 @@ async def probe(target: Target, road: Road) -> None:
     """Reads one row with exactly the target's columns: a wrong name is known before anything else happens."""
     spec = check_names(target).spec
     pending = tuple(condition.column for condition in spec.pending)
-    columns = tuple(dict.fromkeys((*spec.key, *spec.read, *spec.cells, *spec.filters, *pending)))
+    columns = tuple(dict.fromkeys((*spec.key, *spec.read, *spec.beside, *spec.cells, *spec.filters, *pending)))
     try:
         await road.peek(spec.table, columns, key=spec.key, schema=spec.schema)
         if spec.joined:

@@ -50,7 +50,7 @@ def run_params(target: Target, model: str, options: Options) -> dict[str, Any]:
 def check_table(target: Target, facts: TableFacts) -> list[str]:
     """Refuses what cannot work before a cent is spent; returns what the operator should know."""
     spec = target.spec
-    for name in (*spec.key, *spec.read, *spec.cells, *spec.filters):
+    for name in (*spec.key, *spec.read, *spec.beside, *spec.cells, *spec.filters):
         if name not in facts.columns:
             raise Misconfigured(
                 f"{spec.table} has no column {name}", fix=f"correct target {target.name} in catchup.toml"
@@ -59,7 +59,7 @@ def check_table(target: Target, facts: TableFacts) -> list[str]:
         raise Misconfigured(
             f"{spec.table} has no unique key on ({', '.join(spec.key)})", fix="name the columns of its primary key"
         )
-    blind = [name for name in (*spec.key, *spec.read, *spec.cells) if not facts.columns[name].selectable]
+    blind = [name for name in (*spec.key, *spec.read, *spec.beside, *spec.cells) if not facts.columns[name].selectable]
     if blind:
         raise Misconfigured(
             f"role {facts.role} may not read {', '.join(blind)}", fix="grant SELECT, or use another key"

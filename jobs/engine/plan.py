@@ -165,7 +165,7 @@ async def before_migrate(job: Job, means: Means, road: Road, provider: str) -> P
     """A preview without the ledger: plain reads, no joined rows, no verdicts of earlier runs."""
     spec, options = means.target.spec, means.options
     conditions = (*spec.pending, *(Condition(name, "=", value) for name, value in options.where))
-    columns = tuple(dict.fromkeys((*spec.key, *spec.read)))
+    columns = tuple(dict.fromkeys((*spec.key, *spec.read, *spec.beside)))
     wanted = min(options.limit or BLAST_ROWS + 1, BLAST_ROWS + 1)
     rows: list[Row] = []
     size, read, above = PieceSize(start=_FIRST_PAGE, most=_SAMPLE), 0, options.slice.above

@@ -2,6 +2,12 @@
 -- Every name is quoted with %I, every value with %L and cast to its column's own type: `id::text = x` would not
 -- use the index, and would order bigints as words. The user's table is always called t.
 
+-- The columns a row is shown with: those that were read, and those beside them, which the guard leaves out.
+create or replace function catchup.shown(spec jsonb) returns jsonb
+language sql immutable security invoker set search_path = '' as $$
+    select (spec->'read') || coalesce(spec->'beside', '[]')
+$$;
+
 -- The table, its column types and what is missing, as one value. Type names are qualified because the
 -- search_path is empty; the length is left off (-1) because a cast to varchar(5) cuts silently, an assignment does not.
 create or replace function catchup.resolve(spec jsonb) returns jsonb
@@ -20,7 +26,7 @@ begin
     from pg_attribute where attrelid = rel and attnum > 0 and not attisdropped;
     select string_agg(distinct name, ', ') into missing
     from (
-        select jsonb_array_elements_text((spec->'key') || (spec->'read') || (spec->'cells')) as name
+        select jsonb_array_elements_text((spec->'key') || catchup.shown(spec) || (spec->'cells')) as name
         union all select c->>'column' from jsonb_array_elements(spec->'pending') as c
         union all select jsonb_array_elements_text(spec->'filters')
     ) as named where not types ? name;
@@ -96,7 +102,7 @@ end $$;
 
 create or replace function catchup.condition_sql(types jsonb, name text, op text, value text) returns text
 language sql stable security invoker set search_path = '' as $$
-    select case when op in ('is null', 'is not null') then format('t.%I %s', name, op)
+    select case when op in ('is null', 'is not null', 'is true', 'is not true') then format('t.%I %s', name, op)
                 when op in ('=', '<>', '<', '>') then format('t.%I %s %s', name,
                     catchup.operator_for(types->>name, op), catchup.literal(types->>name, value))
                 else 'false' end
@@ -174,7 +180,9 @@ begin
     parts := parts || array(
         select catchup.condition_sql(types, w->>0, '=', w->>1) from jsonb_array_elements(q->'where') as w);
     if is_redo then
-        parts := parts || format('t.%I is not null', spec->'cells'->>0)
+        -- A flag that is false says as little as none.
+        parts := parts || catchup.condition_sql(types, spec->'cells'->>0,
+                              case types->>(spec->'cells'->>0) when 'boolean' then 'is true' else 'is not null' end, null)
                        || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
     end if;
     if not coalesce((q->>'retry_failed')::boolean, false) then

@@ -18,13 +18,13 @@ begin
     end if;
     -- Named columns, not t.*: the least-privilege role may not read the rest.
     select string_agg(format('t.%I', name), ', ') into needed
-    from (select distinct jsonb_array_elements_text((spec->'key') || (spec->'read') || (spec->'cells'))) as c(name);
+    from (select distinct jsonb_array_elements_text((spec->'key') || catchup.shown(spec) || (spec->'cells'))) as c(name);
     execute format(
         'select coalesce(jsonb_agg(jsonb_build_object(''key'', %1$s, ''guard'', %2$s, ''values'', %3$s, ''was'', %4$s, '
         '''joined'', j.rows) order by %5$s), ''[]''::jsonb) '
         'from (select %6$s from %7$s t where %8$s order by %5$s limit %9$s) t cross join lateral (select %10$s as rows) j',
         catchup.key_sql(spec), catchup.guard_sql(spec, 'j.rows'),
-        catchup.object_sql(spec->'read', ''), catchup.object_sql(spec->'cells', '::text'),
+        catchup.object_sql(catchup.shown(spec), ''), catchup.object_sql(spec->'cells', '::text'),
         catchup.order_sql(spec, 'asc'), needed, shape->>'rel', catchup.candidates_sql(q, shape->'types'),
         (q->>'limit')::integer, catchup.joined_sql(spec))
     into rows;

@@ -23,5 +23,5 @@ begin
     select of_target, spec->>'schema', spec->>'table', name from jsonb_array_elements_text(spec->'cells') as name;
 end $$;
 
-insert into catchup.meta (version) values (1)
+insert into catchup.meta (version) values (2)
 on conflict (only_row) do update set version = excluded.version, migrated_at = now();
