@@ -23,7 +23,8 @@ from queries.errors import (
     UnknownOutcome,
     Unreachable,
 )
-from queries.openai_chat import OpenAIChat, check_base_url
+from queries.openai_chat import OpenAIChat
+from queries.openai_client import check_base_url
 from tests.servers.fake_openai import FakeOpenAI
 from tests.servers.fake_script import rule
 
