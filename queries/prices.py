@@ -30,10 +30,18 @@ class Price:
     max_output: int
     dated: str
     batch_factor: float = 0.5
+    dimensions: int = 0
+    """Of an embedding model's whole vector; 0 when it is not known."""
+    is_cut: bool = False
+    """Whether the model gives shorter vectors on request."""
 
     def worst_usd(self, tokens_in: int, tokens_out: int) -> float:
         """The dearest this call can get: nothing cached, every allowed token written."""
         return (tokens_in * self.input_per_m + tokens_out * self.output_per_m) / PER_M
+
+    def gives(self, dimensions: int) -> bool:
+        """False only where it is known that this model has no such vectors."""
+        return self.dimensions in (0, dimensions) or (self.is_cut and 0 < dimensions < self.dimensions)
 
 
 def load_price(model: str, override: str | None = None) -> Price:
@@ -74,6 +82,8 @@ def _price(model: str, row: dict[str, Any], dated: str, batch_factor: float) -> 
         max_output=row["max_output"],
         dated=dated,
         batch_factor=batch_factor,
+        dimensions=row.get("dimensions", 0),
+        is_cut=row.get("cut", False),
     )
 
 

@@ -22,6 +22,7 @@ from queries.prices import load_price
         ("gpt-5-mini-2025-08-07", 0.25, 2.00),
         ("text-embedding-3-small", 0.02, 0.0),
         ("text-embedding-3-large", 0.13, 0.0),
+        ("text-embedding-ada-002", 0.10, 0.0),
         ("extractive-v1", 0.0, 0.0),
     ],
 )
@@ -42,6 +43,23 @@ def test_an_unknown_model_is_refused_and_told_the_way_on(model: str) -> None:
         load_price(model)
     assert "--price" in refused.value.fix
     assert repr(model) in refused.value.what
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "refused"),
+    [
+        ("text-embedding-3-small", (1, 512, 1536), (0, -1, 1537)),
+        ("text-embedding-3-large", (512, 1536, 3072), (3073,)),
+        ("text-embedding-ada-002", (1536,), (512, 3072)),
+        ("gpt-4o-mini", (512,), ()),
+    ],
+)
+def test_a_model_is_known_by_the_vectors_it_cannot_give(
+    model: str, given: tuple[int, ...], refused: tuple[int, ...]
+) -> None:
+    """A dimension that cannot be had is known before anything is paid; of an unknown model nothing is claimed."""
+    for price in (load_price(model), load_price(model, "1/0")):
+        assert [d for d in (*given, *refused) if price.gives(d)] == list(given)
 
 
 def test_an_override_prices_any_model() -> None:
