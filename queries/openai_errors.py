@@ -65,6 +65,12 @@ CONFIG = frozenset(
     }
 )
 _CONFIG_TYPES = frozenset({"authentication_error", "permission_error", "permission_denied"})
+REQUEST_TOO_LARGE = frozenset({"max_tokens_per_request", "array_above_max_length"})
+_REQUEST_TOO_LARGE_WORDS = re.compile(
+    r"max(?:imum)? [0-9,]{1,20} tokens per request|array too long|too many (?:input )?tokens in batch|"
+    r"maximum allowed batch size|batch size is invalid",
+    re.I,
+)
 TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length", "exceed_context_size_error"})
 _TOO_LONG_WORDS = re.compile(
     r"maximum context length|context window|reduce the length|exceeds? the (?:available|maximum) (?:context|input)|"
@@ -200,12 +206,22 @@ def _by_words(seen: _Seen) -> CatchupError | None:
         )
     if seen.status == 429:
         return _by_rate(seen)
-    if said.is_one_of(TOO_LONG) or (seen.status >= 400 and _TOO_LONG_WORDS.search(said.message)):
-        return _permanent(seen, "too_long", "The item is longer than the model can read.")
+    too_much = _by_size(seen)
+    if too_much is not None:
+        return too_much
     if said.is_one_of(FILTERED) or (seen.status == 400 and _FILTERED_WORDS.search(said.message)):
         return _permanent(seen, "content_filter", "The provider's content policy refused the item.")
     if said.is_one_of(CONFIG) or said.kind.lower() in _CONFIG_TYPES:
         return _config(seen)
+    return None
+
+
+def _by_size(seen: _Seen) -> CatchupError | None:
+    said, is_error = seen.said, seen.status >= 400
+    if said.is_one_of(REQUEST_TOO_LARGE) or (is_error and _REQUEST_TOO_LARGE_WORDS.search(said.message)):
+        return _permanent(seen, "request_too_large", "The request holds more than the service takes at once.")
+    if said.is_one_of(TOO_LONG) or (is_error and _TOO_LONG_WORDS.search(said.message)):
+        return _permanent(seen, "too_long", "The item is longer than the model can read.")
     return None
 
 

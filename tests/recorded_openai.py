@@ -186,6 +186,28 @@ ITEMS = [
                                   "messages[1].content"), ItemPermanent, "too_long"),
     R("prompt-too-long", 400, err("prompt is too long: 210000 tokens > 200000 maximum", IRE), ItemPermanent, "too_long"),
     R("body-too-large", 413, HTML.format("413 Request Entity Too Large", "413"), ItemPermanent, "too_long"),
+    R("context-embedding", 400, err("This model's maximum context length is 8192 tokens, however you requested 8610 tokens "
+                                    "(8610 in your prompt; 0 for the completion). Please reduce your prompt; or completion "
+                                    "length.", IRE), ItemPermanent, "too_long"),
+    R("tokens-of-a-request", 400, err("Requested 416735 tokens, max 300000 tokens per request", "max_tokens_per_request",
+                                      "max_tokens_per_request"), ItemPermanent, "request_too_large"),
+    R("tokens-of-a-request-words", 400, err("Requested 416,735 tokens, max 300,000 tokens per request", IRE),
+      ItemPermanent, "request_too_large"),
+    R("inputs-of-a-request", 400, err("Invalid 'input': array too long. Expected an array with maximum length 2048, but got "
+                                      "an array with length 2049 instead.", IRE, "array_above_max_length", "input"),
+      ItemPermanent, "request_too_large"),
+    R("tokens-of-a-request-mistral", 400, {"object": "error", "message": "Too many tokens in batch. Max is 16384 got 17555",
+                                           "type": IRE, "param": None, "code": None}, ItemPermanent, "request_too_large"),
+    R("inputs-of-a-request-tei", 413, {"message": "batch size 64 > maximum allowed batch size 32", "type": "Validation",
+                                       "code": 413}, ItemPermanent, "request_too_large"),
+    R("inputs-of-a-request-qwen", 400, err("<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, it "
+                                           "should not be larger than 10.: input.contents", "InvalidParameter", "InvalidParameter"),
+      ItemPermanent, "request_too_large"),
+    R("empty-input", 400, err("'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/"
+                              "api-reference.", IRE), ItemPermanent, "rejected"),
+    R("input-param", 400, err("Invalid 'input[7]': input cannot be an empty string.", IRE, "empty_string", "input[7]"),
+      ItemPermanent, "rejected"),
+    R("dimensions", 400, err("This model does not support specifying dimensions.", IRE, None, "dimensions"), Misconfigured),
     R("context-in-500", 500, err(CONTEXT, "server_error"), ItemPermanent, "too_long"),
     R("too-large-for-tier", 429, err("Request too large for gpt-4.1 in organization org-x on tokens per min (TPM): Limit 30000, "
                                      "Requested 45120. The input or output tokens must be reduced in order to run "
