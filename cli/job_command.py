@@ -70,7 +70,7 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Settings, vie
         try:
             verdict = await _go(work, view, signals)
         finally:
-            await work.chat.close()
+            await work.service.close()
     _finish(verdict, flags, view)
     return int(verdict.exit)
 

@@ -24,7 +24,7 @@ from cli.screen import Screen, draw
 from demo.load import load_sample
 from jobs.engine.verdict import Exit, Verdict
 from jobs.engine.watch import Plan, Snapshot
-from jobs.targets import DEFAULTS
+from jobs.default_targets import VIDEO_SUMMARIES
 from queries.embedded import start
 from queries.migrations import Registration, migrate
 from tests.servers.fake_process import run_fake_openai
@@ -81,7 +81,7 @@ def main() -> int:
                 "OPENAI_API_KEY": "sk-of-the-fake",
             }
             load_sample(server.dsn)
-            asyncio.run(migrate(server.dsn, [Registration(DEFAULTS[0].name, DEFAULTS[0].spec)]))
+            asyncio.run(migrate(server.dsn, [Registration(VIDEO_SUMMARIES.name, VIDEO_SUMMARIES.spec)]))
             view = Keeping()
             code = run_job("backfill-summaries", RunFlags(max_cost=1.0), _COMMAND, view)
         os.chdir("/")

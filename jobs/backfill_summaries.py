@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from jobs import content, targets
+from jobs import content, default_targets
 from jobs.engine.job import Ask, Bad, Good, Means, Skip
 from jobs.targets import Target
 from queries.chat import ChatAnswer, ChatRequest
@@ -12,14 +14,20 @@ from queries.table import Row
 
 _LABELS = {"channel_name": "Channel", "visual_summary": "Seen", "transcript_segment": "Said"}
 _CUT_MARK = "\n[cut here: the text is longer than the model's window]"
+_ANSWER_BYTES = 8  # per token, as JSON escapes it, at the worst
 _LONGER = 3  # times the completion limit for the one retry after `length`
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillSummaries:
     name: str = "backfill-summaries"
+    service: Literal["chat"] = "chat"
+    packing: None = None  # one row a call: what one text says must not reach another's summary
     example: str = "catchup backfill-summaries --dry-run"
-    targets: tuple[Target, ...] = tuple(t for t in targets.DEFAULTS if t.job == "backfill-summaries")
+    targets: tuple[Target, ...] = tuple(t for t in default_targets.DEFAULTS if t.job == "backfill-summaries")
+
+    def expects(self, row: Row, means: Means) -> tuple[str, ...]:
+        return ()
 
     def prepare(self, row: Row, means: Means) -> Ask | Skip:
         text = _describe(row, means.target)
@@ -29,14 +37,16 @@ class BackfillSummaries:
             return Skip(row, reason)
         most_out = min(means.target.max_completion_tokens, means.price.max_output)
         room = means.price.window - most_out * _LONGER - means.tokens.count_chat(means.target.prompt, _CUT_MARK)
-        notes: tuple[str, ...] = ()
         if means.tokens.count(text) > room:
-            text, notes = means.tokens.cut(text, room) + _CUT_MARK, ("cut",)
+            text = means.tokens.cut(text, room) + _CUT_MARK
         request = ChatRequest(means.model, means.target.prompt, text, most_out)
-        return Ask((row,), request, means.tokens.count_chat(request.system, request.user), notes)
+        return _ask_for(row, request, means.tokens.count_chat(request.system, request.user))
+
+    def pack(self, asks: Sequence[Ask]) -> Ask:
+        raise NotImplementedError("one row a call")
 
     def judge(self, ask: Ask, answer: ChatAnswer, means: Means) -> list[Good | Bad]:
-        row, source = ask.rows[0], ask.request.user
+        row, source = ask.rows[0], ask.source
         if answer.refusal:
             return [Bad(row, "refusal", answer.refusal)]
         if answer.finish_reason == "content_filter":
@@ -48,12 +58,17 @@ class BackfillSummaries:
         return [Bad(row, reason, text)] if reason else [Good(row, text)]
 
 
+def _ask_for(row: Row, request: ChatRequest, tokens_in: int) -> Ask:
+    most_out = request.max_completion_tokens
+    return Ask((row,), request, tokens_in, request.user, most_out, 4_096 + _ANSWER_BYTES * most_out)
+
+
 def _ask_for_more(ask: Ask, means: Means) -> Ask | None:
     """The same question with a higher limit, once."""
     most_out = min(means.target.max_completion_tokens * _LONGER, means.price.max_output)
-    if ask.request.max_completion_tokens >= most_out:
+    if ask.tokens_out_most >= most_out:
         return None
-    return replace(ask, request=replace(ask.request, max_completion_tokens=most_out))
+    return _ask_for(ask.rows[0], replace(ask.request, max_completion_tokens=most_out), ask.tokens_in)
 
 
 def _describe(row: Row, target: Target) -> str:

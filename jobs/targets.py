@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from jobs.embedding import Embedding
 from queries.errors import Misconfigured
 from queries.table import UNARY, Condition, Joined, TableSpec
 
@@ -32,14 +33,18 @@ class Target:
     max_completion_tokens: int = 160
     max_characters: int = 2_000
     keep_provenance: bool = True
+    embedding: Embedding | None = None
 
     @property
     def prompt_hash(self) -> str:
-        return hashlib.sha256(self.prompt.encode()).hexdigest()[:12]
+        said = self.embedding.describe(self.text) if self.embedding else self.prompt
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
 
     def fingerprint(self, model: str, extra: Mapping[str, Any]) -> str:
         """Changes when the same row could get a different text: target, prompt, model, parameters."""
-        facts = [asdict(self.spec), dict(self.cells), self.prompt, model, self.max_completion_tokens, dict(extra)]
+        facts: list[Any] = [asdict(self.spec), dict(self.cells), self.prompt, model, self.max_completion_tokens]
+        facts += [asdict(self.embedding)] if self.embedding else []
+        facts.append(dict(extra))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -79,55 +84,6 @@ def check_names(target: Target) -> Target:
             fix="a cell that is also input would change its own guard",
         )
     return target
-
-
-SUMMARY_PROMPT = (
-    "Summarise what this recording shows or teaches in one or two plain sentences. "
-    "Name the concrete subject. Use only what the text says. No promotion, no greetings, no links, "
-    "and do not use the words 'video' or 'channel'. Answer with the summary alone."
-)
-ROLLUP_PROMPT = (
-    "These are the scenes of one recording in order. Write a summary of the whole in three to five plain sentences. "
-    "Use only what the scenes say. Answer with the summary alone."
-)
-
-DEFAULTS: tuple[Target, ...] = (
-    Target(
-        name="video-summaries",
-        job="backfill-summaries",
-        spec=TableSpec(
-            table="videos",
-            key=("id",),
-            read=("title", "channel_name", "description"),
-            cells=("llm_summary", "llm_summary_generated_at", "llm_summary_model"),
-            pending=(Condition("llm_summary", "is null"),),
-            filters=("channel_id",),
-        ),
-        cells={"llm_summary": "answer", "llm_summary_generated_at": "now", "llm_summary_model": "model"},
-        prompt=SUMMARY_PROMPT,
-        model="gpt-4o-mini",
-        text=("title", "channel_name", "description"),
-    ),
-    Target(
-        name="scene-rollup",
-        job="backfill-summaries",
-        spec=TableSpec(
-            table="videos",
-            key=("id",),
-            read=("filename",),
-            cells=("video_summary",),
-            pending=(Condition("video_summary", "is null"), Condition("status", "=", "READY")),
-            filters=("owner_id",),
-            joined=Joined("video_scenes", "video_id", ("visual_summary", "transcript_segment"), "index"),
-        ),
-        cells={"video_summary": "answer"},
-        prompt=ROLLUP_PROMPT,
-        model="gpt-4o-mini",
-        text=(),
-        max_completion_tokens=320,
-        max_characters=4_000,
-    ),
-)
 
 
 def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:

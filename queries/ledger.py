@@ -18,7 +18,7 @@ from queries.ledger_json import (
     parse_home,
     parse_key,
     parse_lump,
-    parse_row,
+    parse_page,
     parse_run,
     parse_verdict,
     parse_written,
@@ -33,6 +33,7 @@ from queries.ledger_types import (
     Home,
     Lease,
     Lump,
+    Place,
     RowVerdict,
     RunRecord,
     Spend,
@@ -42,7 +43,7 @@ from queries.ledger_types import (
 )
 from queries.postgres_errors import MissingFunction
 from queries.road import Road
-from queries.table import Key, PageQuery, Row, Slice, TableFacts, TableSpec
+from queries.table import Key, Page, PageQuery, Row, Slice, TableFacts, TableSpec
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -53,6 +54,7 @@ __all__ = [
     "Lease",
     "Ledger",
     "Lump",
+    "Place",
     "RowVerdict",
     "RunRecord",
     "Spend",
@@ -93,10 +95,31 @@ class Ledger:
         with _believed("catchup_facts", writing=False):
             return parse_facts(answer)
 
-    async def page(self, query: PageQuery) -> list[Row]:
+    async def look(self, query: PageQuery) -> Page:
         answer = await self._read("catchup_page", page_json(query))
         with _believed("catchup_page", writing=False):
-            return [parse_row(row, query.spec) for row in answer["rows"]]
+            return parse_page(answer, query)
+
+    async def page(self, query: PageQuery) -> list[Row]:
+        return (await self.look(query)).rows
+
+    async def place(self, place: str) -> Place | None:
+        """Which model the vectors there are of, if anybody has said so."""
+        return await self._place("catchup_place", self._read, {"place": place})
+
+    async def claim_place(self, place: str, model: str, dimensions: int, target: str) -> Place | None:
+        """The first to say which model it is is right; the answer says who that was."""
+        claim = {"place": place, "model": model, "dimensions": dimensions, "target": target}
+        return await self._place("catchup_claim_place", self._call, claim)
+
+    async def _place(self, function: str, call: Any, asked: Mapping[str, Any]) -> Place | None:
+        answer = await call(function, asked)
+        with _believed(function, writing=call == self._call):
+            return (
+                Place(str(answer["model"]), int(answer["dimensions"]), str(answer["target"]))
+                if answer["model"]
+                else None
+            )
 
     async def count_up_to(self, query: PageQuery, at_most: int) -> int:
         answer = await self._read("catchup_count", {**page_json(query), "at_most": at_most})

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from queries.ledger_types import Home, Lump, RowVerdict, RunRecord, WriteBatch, WriteResult
-from queries.table import ColumnFacts, Key, PageQuery, Row, Slice, TableFacts, TableSpec
+from queries.table import ColumnFacts, Key, Known, Page, PageQuery, Row, Slice, TableFacts, TableSpec
 
 
 def spec_json(spec: TableSpec) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def page_json(query: PageQuery) -> dict[str, Any]:
         "where": query.where,
         "redo": asdict(query.redo) if query.redo else None,
         "retry_failed": query.retry_failed,
+        "known": query.with_known,
+        "window": query.limit if query.in_window else 0,
     }
 
 
@@ -45,7 +47,8 @@ def batch_json(batch: WriteBatch) -> dict[str, Any]:
         "spec": spec_json(batch.spec),
         "cells": cells,
         "rows": [
-            {"key": row.key, "guard": row.guard, "was": dict(row.was), "cells": dict(row.cells)} for row in batch.rows
+            {"key": row.key, "guard": row.guard, "was": row.was, "cells": row.cells, "parts": row.parts}
+            for row in batch.rows
         ],
         "verdicts": [asdict(verdict) for verdict in batch.verdicts],
         "books": dict(batch.books),
@@ -72,10 +75,25 @@ def parse_row(value: Mapping[str, Any], spec: TableSpec) -> Row:
         values={column: value["values"][column] for column in (*spec.read, *spec.beside)},
         was={cell: _text_or_null(value["was"][cell]) for cell in spec.cells},
         joined=tuple(joined) if joined is not None else (),
+        known=_parse_known(value.get("known")),
     )
     if len(row.key) != len(spec.key):
         raise ValueError("a key of another length")
     return row
+
+
+def parse_page(answer: Mapping[str, Any], query: PageQuery) -> Page:
+    rows = [parse_row(row, query.spec) for row in answer["rows"]]
+    if query.in_window:
+        return Page(rows, _key_or_null(answer["last"]))
+    return Page(rows, rows[-1].key if rows else None)
+
+
+def _parse_known(value: Any) -> Known | None:
+    if value is None:
+        return None
+    model, prompt_hash, parts, same_text = value
+    return Known(_text(model), _text(prompt_hash), _whole(parts), same_text is True)
 
 
 def parse_cells(value: Mapping[str, Any], spec: TableSpec) -> dict[str, str | None]:

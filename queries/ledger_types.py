@@ -80,6 +80,7 @@ class WriteRow:
     guard: str
     was: Mapping[str, str | None]
     cells: Mapping[str, str | None]
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,15 @@ class WriteResult:
     changed: Mapping[int, str]
     gone: frozenset[int]
     cancel_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The model that a place of vectors belongs to, and the target that was the first to write there."""
+
+    model: str
+    dimensions: int
+    target: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,27 +60,52 @@ class Redo:
     """Rows that have a value, but an old one: by the model or prompt that wrote it, or edited since.
 
     `cell` names the column that holds the model, if there is one: rows older than our provenance have only that.
+    `and_pending` adds the rows that have no value at all.
     """
 
     by: Literal["model", "prompt", "edited"]
     value: str = ""
     cell: str = ""
+    and_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger says wrote a row last, in how many parts, and whether its text is still the same."""
+
+    model: str
+    prompt_hash: str
+    parts: int
+    same_text: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One candidate as it was read. `guard` is the database's own hash of what was read."""
+    """One candidate as it was read. `guard` is the database's own hash of what was read.
+
+    `is_kept`: all that should exist for it exists, and only its mark is missing.
+    """
 
     key: Key
     guard: str
     values: Mapping[str, Any]
     was: Mapping[str, str | None]
     joined: tuple[Mapping[str, Any], ...] = ()
+    known: Known | None = None
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Candidates, and how far was looked: a window may hold none and not be the last. None is the end."""
+
+    rows: list[Row]
+    last: Key | None
 
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """One keyset page of candidates, in key order."""
+    """One keyset page of candidates, in key order. `in_window` looks at `limit` keys and returns those among them."""
 
     spec: TableSpec
     target: str
@@ -91,6 +116,8 @@ class PageQuery:
     where: tuple[tuple[str, str], ...] = ()
     redo: Redo | None = None
     retry_failed: bool = False
+    with_known: bool = False
+    in_window: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,13 @@ from jobs.engine.clock import Clock
 from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
-from jobs.engine.job import Ask, Bad, Good, Job, Means
+from jobs.engine.job import Answer, Ask, Bad, Good, Job, Means, Service
 from jobs.engine.journal import Journal
 from jobs.engine.past import Paid
 from jobs.engine.rate_limit import RateLimit, Ticket
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit
-from jobs.engine.write_back import Entry, WriteBack, paid_entry
-from queries.chat import Chat, ChatAnswer
+from jobs.engine.write_back import Entry, WriteBack
 from queries.errors import (
     CatchupError,
     ItemPermanent,
@@ -42,11 +41,21 @@ _PAID_TRIES_MOST = 3  # tries that may have been billed: malformed or missing an
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _ALIKE_MOST = 20
-_ANSWER_BYTES = 8  # per token, as JSON escapes it, at the worst
 
 
 class Stopped(Exception):
     """The run was asked to stop before this request was sent: its rows are still to do."""
+
+
+@dataclass(slots=True)
+class Errand:
+    """What is still to be asked of one request and of what became of it: changed requests, or its halves."""
+
+    todo: list[Ask]
+
+    @property
+    def open_rows(self) -> int:
+        return sum(len(ask.rows) for ask in self.todo)
 
 
 @dataclass(slots=True)
@@ -62,10 +71,11 @@ class Tally:
 class Asking:
     job: Job
     means: Means
-    chat: Chat
+    service: Service
     clock: Clock
     journal: Journal
     writer: WriteBack
+    deliver: Callable[[Paid], None]
     books: Books
     budget: Budget
     rate: RateLimit
@@ -81,8 +91,13 @@ class Asking:
     alike: int = 0
     last_reason: str = ""
 
-    async def ask(self, ask: Ask) -> None:
+    async def run(self, errand: Errand) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
+        while errand.todo:
+            errand.todo[:1] = await self._ask(errand.todo[0])
+
+    async def _ask(self, ask: Ask) -> list[Ask]:
+        """One request through to an answer; returns what has to be asked in its place."""
         failures, paid_failures = 0, 0
         while True:
             reservation, ticket = await self._admit(ask)
@@ -94,9 +109,11 @@ class Asking:
                 continue
             except ItemPermanent as refusal:
                 self.breaker.succeeded()
+                if len(ask.parts) > 1:
+                    return self._halves(ask)
                 self._fail(ask.rows, refusal.reason, refusal.words or refusal.what)
                 self._note_refusal(refusal)
-                return
+                return []
             except (Transient, UnknownOutcome) as fault:
                 self.breaker.failed(fault)
                 failures += not isinstance(fault, Unreachable)
@@ -104,17 +121,21 @@ class Asking:
                 # only where others are answered is it this row's fault
                 others_work = not self.breaker.is_open and self.breaker.since_success < failures
                 if others_work and (failures >= _TRIES_MOST or paid_failures >= _PAID_TRIES_MOST):
+                    if len(ask.parts) > 1:
+                        return self._halves(ask)
                     self._fail(ask.rows, "no answer", f"{failures} tries; the last: {fault.words or fault.what}")
-                    return
+                    return []
                 await self._back_off(fault, failures)
                 continue
             self.breaker.succeeded()
             self.alike = 0
             self._learn(ticket, answer)
-            again = self._settle(ask, attempt, reservation, answer)
-            if again is None:
-                return
-            ask = again
+            return self._settle(ask, attempt, reservation, answer)
+
+    def _halves(self, ask: Ask) -> list[Ask]:
+        """One row of many spoils a request: it is found by halving, and the others are not blamed."""
+        middle = len(ask.parts) // 2
+        return [self.job.pack(part) for part in (ask.parts[:middle], ask.parts[middle:])]
 
     def _note_refusal(self, refusal: ItemPermanent) -> None:
         """A refusal that meets every row alike is no row's fault, whatever it calls itself."""
@@ -128,7 +149,7 @@ class Asking:
             )
 
     def worst_usd(self, ask: Ask) -> float:
-        return self.means.price.worst_usd(ask.tokens_in, ask.request.max_completion_tokens)
+        return self.means.price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most)
 
     async def _admit(self, ask: Ask) -> tuple[Reservation, Ticket]:
         """Every gate in turn: a healthy upstream and database, money, pace. Nothing is paid without all of them."""
@@ -138,9 +159,8 @@ class Asking:
         self._check_stop()
         reservation = await self.budget.reserve(self.worst_usd(ask))
         try:
-            ticket = await self._take_turn(ask.tokens_in + ask.request.max_completion_tokens)
-            each = len(ask.rows) * 4096 + _ANSWER_BYTES * ask.request.max_completion_tokens
-            self.journal.reserve((len(self.sending) + 1) * each)  # beside the answers that are still out
+            ticket = await self._take_turn(ask.tokens_in + ask.tokens_out_most)
+            self.journal.reserve((len(self.sending) + 1) * ask.answer_bytes)  # beside the answers that are still out
         except BaseException:
             self.budget.settle(reservation, 0.0)
             self.breaker.abandoned()
@@ -162,7 +182,7 @@ class Asking:
         if self.stop.is_asked:
             raise Stopped
 
-    async def _send(self, ask: Ask, reservation: Reservation) -> tuple[int, ChatAnswer]:
+    async def _send(self, ask: Ask, reservation: Reservation) -> tuple[int, Answer]:
         """One attempt, booked before it leaves; one without an answer is booked again for what it may cost."""
         attempt = self.journal.attempted([row.key for row in ask.rows], reservation.worst_usd)
         self.tally.calls += 1
@@ -170,7 +190,7 @@ class Asking:
         self.sending.add(task)
         try:
             fault_points.reach("send.before")
-            answer = await self.chat.ask(ask.request)
+            answer = await self.service.ask(ask.request)
             fault_points.reach("answer.received")
         except CatchupError as error:
             self.rate.learn(getattr(error, "limits", None))
@@ -188,14 +208,14 @@ class Asking:
         self.budget.settle(reservation, 0.0, possibly_usd)
         self.writer.spend(Spend(calls=1, possibly_usd=possibly_usd))
 
-    def _learn(self, ticket: Ticket, answer: ChatAnswer) -> None:
+    def _learn(self, ticket: Ticket, answer: Answer) -> None:
         self.rate.learn(answer.limits)
         allowed = None if self.rate.per_min is None else self.rate.per_min / 60
         now = self.clock.now()
         self.slots.learn(now - ticket.sent_at, allowed, now)
 
-    def _settle(self, ask: Ask, attempt: int, reservation: Reservation, answer: ChatAnswer) -> Ask | None:
-        """Books the money, judges the text, journals both; returns the changed request where one more try is due."""
+    def _settle(self, ask: Ask, attempt: int, reservation: Reservation, answer: Answer) -> list[Ask]:
+        """Books the money, judges the answer, journals both; returns the changed requests where one more try is due."""
         # a server that does not say what it used is counted for, not taken as free
         tokens_out = answer.tokens_out or self.means.tokens.count(answer.text or "")
         usd = self.means.price.worst_usd(answer.tokens_in or ask.tokens_in, tokens_out)
@@ -203,35 +223,46 @@ class Asking:
         self.tally.tokens_in += answer.tokens_in
         self.tally.tokens_out += answer.tokens_out
         self.writer.spend(Spend(1, answer.tokens_in, answer.tokens_out, usd))
-        verdicts = self._judge(ask, answer)
-        again = next((bad.again for bad in verdicts if isinstance(bad, Bad) and bad.again), None)
-        if again is not None:
-            self.journal.answered(attempt, usd, [])
-            return again
-        goods = [(good, self._paid(good, answer)) for good in verdicts if isinstance(good, Good)]
-        bads = [_verdict(bad.row, bad.reason, bad.detail) for bad in verdicts if isinstance(bad, Bad)]
+        goods: list[tuple[Good, Paid]] = []
+        bads: list[RowVerdict] = []
+        again: list[Ask] = []
+        for verdict in self._judge(ask, answer):
+            if isinstance(verdict, Good):
+                goods.append((verdict, self._paid(verdict, answer)))
+            elif verdict.again is not None:
+                again.append(verdict.again)
+            else:
+                bads.append(_verdict(verdict.row, verdict.reason, verdict.detail))
         self.journal.answered(attempt, usd, [paid for _, paid in goods], bads)
-        for verdict in bads:
-            self.writer.put(Entry(verdict.key, verdict.guard, verdict=verdict))
+        for bad in bads:
+            self.writer.put(Entry(bad.key, bad.guard, verdict=bad))
+        if len(bads) >= _ALIKE_MOST and not goods:
+            why = f"the provider gave nothing that can be stored for {len(bads)} rows: {bads[0].reason}"
+            self.stop.ask(Exit.BREAKER, why, "look at the model; --retry-failed takes these rows again")
         for good, paid in goods:
-            self._accept(good, paid, ask.request.user)
-        return None
+            self._accept(good, paid, ask)
+        return again
 
-    def _judge(self, ask: Ask, answer: ChatAnswer) -> list[Good | Bad]:
+    def _judge(self, ask: Ask, answer: Answer) -> list[Good | Bad]:
         try:
             return self.job.judge(ask, answer, self.means)
         except Exception as bug:  # one odd answer must not stop the run; it is named, not hidden
             return [Bad(row, "internal error", f"{type(bug).__name__} while judging the answer") for row in ask.rows]
 
-    def _paid(self, good: Good, answer: ChatAnswer) -> Paid:
+    def _paid(self, good: Good, answer: Answer) -> Paid:
         sources = {"answer": good.text, "model": answer.model, "now": "now"}
         cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
-        return Paid(good.row.key, good.row.guard, good.row.was, cells)
+        return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop)
 
-    def _accept(self, good: Good, paid: Paid, source: str) -> None:
-        earlier = self.collapse.note(good.row, good.text, source)
+    def _accept(self, good: Good, paid: Paid, ask: Ask) -> None:
+        """Texts are compared: a provider that says the same of many rows is not working."""
+        if self.job.service == "embed":
+            self.deliver(paid)
+            self.last_text = (" ".join(good.row.key), ask.source)
+            return
+        earlier = self.collapse.note(good.row, good.text, ask.source)
         if earlier is None:
-            self.writer.put(paid_entry(paid))
+            self.deliver(paid)
             self.last_text = (" ".join(good.row.key), good.text)
             return
         self._drop(good.row, good.text)

@@ -20,7 +20,7 @@ async def open_the_tap(session: Session, rows: AsyncGenerator[Row, None]) -> boo
     """True once a row is proven. A content failure passes on to the next row; a configuration failure stops."""
     tried = 0
     async for row in rows:
-        if session.limit_reached():
+        if session.selection.limit_reached:
             session.pending_beyond = True
             return False
         if tried >= _CANDIDATES_MOST:
@@ -28,15 +28,17 @@ async def open_the_tap(session: Session, rows: AsyncGenerator[Row, None]) -> boo
                 f"none of the first {tried} rows gave a text that could be stored; nothing more was paid",
                 fix="the reasons are named: look at the prompt, the model and these rows",
             )
-        ask = session.select(row)
-        if ask is None:
+        kept = session.selection.kept
+        ask = session.selection.select(row)
+        if ask is None and session.selection.kept == kept:
             continue
         tried += 1
-        await session.slots.take()
-        await asyncio.wait({session.start(ask)})
+        if ask is not None:
+            await session.slots.take()
+            await asyncio.wait({session.start(ask)})
         if session.stop.is_asked:
             return False
-        await session.writer.flush()
+        await session.settle()
         if session.writer.last_written == row.key:
             await _read_back(session, row)
             return True

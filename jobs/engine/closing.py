@@ -35,8 +35,10 @@ async def end(session: Session) -> None:
     session.is_ending = True
     if by_signal:
         session.database.hurry()
+    seconds = _LAST_FLUSH_AFTER_SIGNAL_S if by_signal else _LAST_FLUSH_S
     try:
-        async with asyncio.timeout(_LAST_FLUSH_AFTER_SIGNAL_S if by_signal else _LAST_FLUSH_S):
+        await _deliver_the_rest(session, seconds / 2)
+        async with asyncio.timeout(seconds):
             await session.writer.flush(finally_=True)
             await _close(session, "stopped" if session.stop.is_asked else "finished", session.stop.why)
     except CatchupError as error:
@@ -49,12 +51,27 @@ async def end(session: Session) -> None:
     finally:
         for task in session.background:
             task.cancel()
-        session.in_journal = session.writer.backlog_rows
+        session.in_journal = session.backlog_rows
         session.books.to_do += session.in_journal
-        owed = session.writer.backlog > 0
+        owed = session.backlog > 0
         if session.stop.is_asked and not owed:
             session.opened.journal.forget_texts()
         session.opened.journal.close(keep=session.stop.is_asked or owed)
+
+
+async def _deliver_the_rest(session: Session, seconds: float) -> None:
+    """Within half of the time there is: what does not arrive is in the journal, and the others can still be stored."""
+    if session.delivery is None:
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await session.delivery.flush()
+    except CatchupError as error:
+        session.stop.ask_for(error)
+    except TimeoutError:
+        session.stop.ask(Exit.STOPPED, "not every vector has arrived: the rest is in the journal", "the same command")
+    finally:
+        session.delivery.cancel()
 
 
 async def give_up(session: Session, why: str) -> None:

@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
-from jobs.engine.breaker import UpstreamDown
 from jobs.engine.clock import Clock
 from jobs.engine.database_load import DatabaseLoad
-from queries.errors import StatementTimeout, Throttle, Transient, UnknownOutcome, UpstreamError
-
-Answer = TypeVar("Answer")
-_FIRST_WAIT_S = 0.25
-_LONGEST_WAIT_S = 30.0
+from jobs.engine.insistence import Answer, Insistence
 
 
-class Database:
-    """Reads and idempotent writes only: whatever goes through here may be repeated."""
+class Database(Insistence):
+    """One request at a time, and the waiting between two tries is not counted as load."""
 
     def __init__(self, load: DatabaseLoad, clock: Clock, max_outage_s: float) -> None:
+        super().__init__("the database", clock, max_outage_s)
         self._load = load
-        self._clock = clock
-        self._max_outage_s = max_outage_s
-        self._well = asyncio.Event()
-        self._well.set()
-        self.waiting_for = ""
 
     async def insist(self, call: Callable[[], Awaitable[Answer]], *, shrinks: bool = False) -> Answer:
-        """Repeats until it is answered or the outage is too long. `shrinks`: the caller handles 57014 itself."""
-        failing_since: float | None = None
-        tries = 0
-        while True:
-            try:
-                async with self._load.request():
-                    answer = await call()
-            except (Transient, Throttle, UnknownOutcome) as error:
-                if shrinks and isinstance(error, StatementTimeout):
-                    raise
-                failing_since = self._clock.now() if failing_since is None else failing_since
-                await self._wait(error, tries, self._clock.now() - failing_since)
-                tries += 1
-            else:
-                self._well.set()
-                self.waiting_for = ""
-                return answer
+        async def within_our_share() -> Answer:
+            async with self._load.request():
+                return await call()
+
+        return await super().insist(within_our_share, shrinks=shrinks)
 
     def hurry(self) -> None:
         self._load.hurry()
-
-    async def well(self) -> None:
-        """Waits while the database is failing: nothing more is paid for that could not be stored."""
-        await self._well.wait()
-
-    async def _wait(self, error: UpstreamError, tries: int, failing_s: float) -> None:
-        if failing_s >= self._max_outage_s:
-            raise UpstreamDown(error, failing_s)
-        self._well.clear()
-        self.waiting_for = f"the database: {error.what}"
-        ceiling = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**tries)
-        wait = max(error.retry_after_s or 0.0, ceiling / 2 + self._clock.jitter(ceiling / 2))
-        # the server's own wait is never shortened, not even by the end of the outage we allow
-        await self._clock.sleep(wait if error.retry_after_s else min(wait, self._max_outage_s))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from jobs.engine.options import Options
 from jobs.targets import Target
-from queries.chat import ChatAnswer, ChatRequest
+from queries.errors import RateLimits
 from queries.prices import Price
 from queries.table import Row
 from queries.tokens import TokenCounter
+from queries.vectors import VectorRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +25,53 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Everything this row should have is already there: it is only marked as done."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
-    """One paid request and the rows whose answer it brings."""
+    """One paid request and the rows whose answer it brings.
+
+    `request` is for the job's service, `about` for the job itself: the engine only hands them on. `source` is the
+    text the answer is made from. `tokens_worst` is for the reservation, where `tokens_in` may be too few. Where
+    requests are packed, `parts` are the ones this was made of, one a row.
+    """
 
     rows: tuple[Row, ...]
-    request: ChatRequest
+    request: Any
     tokens_in: int
-    notes: tuple[str, ...] = ()
+    source: str
+    tokens_out_most: int = 0
+    tokens_worst: int = 0
+    answer_bytes: int = 4_096
+    texts: int = 1
+    about: Any = None
+    parts: tuple[Ask, ...] = ()
+    is_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How much the service takes in one request."""
+
+    texts_most: int
+    tokens_most: int
 
 
 @dataclass(frozen=True, slots=True)
 class Good:
-    """A text that may be stored in this row's answer cell."""
+    """A text that may be stored in this row's answer cell, or vectors that may be stored beside the table.
+
+    `drop` are ids of vectors that an earlier, longer text of this row has left behind.
+    """
 
     row: Row
     text: str
+    vectors: tuple[VectorRecord, ...] = ()
+    drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +86,44 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a job may use while preparing: it sees texts and prices, never a client."""
+    """What a job may use while preparing: it sees texts and prices, never a client. A plan is to count exactly."""
 
     target: Target
     model: str
     tokens: TokenCounter
     price: Price
     options: Options
+    is_plan: bool = False
+
+
+class Answer(Protocol):
+    """What the engine books of any answer; the rest is between the job and its service."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def tokens_in(self) -> int: ...
+
+    @property
+    def tokens_out(self) -> int: ...
+
+    @property
+    def text(self) -> str | None: ...
+
+    @property
+    def limits(self) -> RateLimits | None: ...
+
+
+class Service(Protocol):
+    """Who is paid: makes exactly one attempt and raises only what queries.errors names."""
+
+    name: str
+    is_local: bool
+
+    async def ask(self, request: Any) -> Answer: ...
+
+    async def close(self) -> None: ...
 
 
 class Job(Protocol):
@@ -66,21 +131,37 @@ class Job(Protocol):
     def name(self) -> str: ...
 
     @property
+    def service(self) -> Literal["chat", "embed"]: ...
+
+    @property
     def example(self) -> str: ...
 
     @property
     def targets(self) -> tuple[Target, ...]: ...
 
-    def prepare(self, row: Row, means: Means) -> Ask | Skip:
+    @property
+    def packing(self) -> Packing | None:
+        """None: one row, one request."""
+        ...
+
+    def expects(self, row: Row, means: Means) -> tuple[str, ...]:
+        """Ids that the space must have if nothing about this row has changed since it was last done; else none."""
+        ...
+
+    def prepare(self, row: Row, means: Means) -> Ask | Skip | Keep:
         """Content checks before any money."""
         ...
 
-    def judge(self, ask: Ask, answer: ChatAnswer, means: Means) -> list[Good | Bad]:
+    def pack(self, asks: Sequence[Ask]) -> Ask:
+        """One request for all of them."""
+        ...
+
+    def judge(self, ask: Ask, answer: Any, means: Means) -> list[Good | Bad]:
         """Whether the answer may be stored: one verdict a row."""
         ...
 
 
-def prepare(job: Job, row: Row, means: Means) -> Ask | Skip | Exception:
+def prepare(job: Job, row: Row, means: Means) -> Ask | Skip | Keep | Exception:
     """One odd row must not stop a run, or its plan: the bug is handed back, to be named with the row."""
     try:
         return job.prepare(row, means)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.engine import fault_points
-from jobs.engine.past import VERSION, Paid, Past, carry_over, read
+from jobs.engine.past import VERSION, Paid, Past, carry_over, paid_json, read
 from jobs.engine.state_dir import write_whole
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict
@@ -100,7 +100,7 @@ class Journal:
 
     def answered(self, attempt: int, usd: float, paid: Sequence[Paid], verdicts: Sequence[RowVerdict] = ()) -> None:
         """What the money bought: texts to store, or the verdict that there is none to be had."""
-        rows = [{"k": p.key, "g": p.guard, "w": dict(p.was), "c": dict(p.cells)} for p in paid]
+        rows = [paid_json(each) for each in paid]
         bad = [[v.key, v.guard, v.state, v.reason, v.detail] for v in verdicts]
         self.append("paid", {"n": attempt, "usd": usd, "rows": rows, "bad": bad})
 

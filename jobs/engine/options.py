@@ -30,3 +30,5 @@ class Options:
     min_characters: int = 50
     min_words: int = 10
     error_on_nothing: bool = False
+    create_namespace: bool = False
+    create_index: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict
 from queries.table import Key
+from queries.vectors import VectorRecord
 
 VERSION = 1
 _SUMS = ("spent_usd", "possibly_usd", "booked_usd", "booked_possibly_usd", "calls", "booked_calls")
@@ -26,6 +28,22 @@ class Paid:
     guard: str
     was: Mapping[str, str | None]
     cells: Mapping[str, str | None]
+    vectors: tuple[VectorRecord, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+def paid_json(paid: Paid) -> dict[str, Any]:
+    """As it stands in the journal: short names, and vectors as base64."""
+    line: dict[str, Any] = {"k": paid.key, "g": paid.guard, "w": dict(paid.was), "c": dict(paid.cells)}
+    if paid.vectors or paid.drop:
+        line["v"] = [[v.id, b64encode(v.values).decode(), dict(v.metadata)] for v in paid.vectors]
+        line["d"] = paid.drop
+    return line
+
+
+def read_paid(line: Mapping[str, Any]) -> Paid:
+    vectors = tuple(VectorRecord(id_, b64decode(values), metadata) for id_, values, metadata in line.get("v", ()))
+    return Paid(tuple(line["k"]), line["g"], line["w"], line["c"], vectors, tuple(line.get("d", ())))
 
 
 @dataclass(slots=True)
@@ -91,7 +109,7 @@ def carry_over(past: Past, attempt: int) -> list[tuple[str, dict[str, Any]]]:
         "crashes": list(past.crashes.items()),
         "intents": list(past.intents.values()),
     }
-    rows = [{"k": p.key, "g": p.guard, "w": dict(p.was), "c": dict(p.cells)} for p in past.paid.values()]
+    rows = [paid_json(paid) for paid in past.paid.values()]
     bad = [[v.key, v.guard, v.state, v.reason, v.detail] for v in past.judged.values()]
     return [
         ("head", past.header),
@@ -151,8 +169,8 @@ def _fold_call(past: Past, kind: str, record: dict[str, Any]) -> None:
         return
     past.spent_usd += usd
     for row in record["rows"]:
-        key = tuple(row["k"])
-        past.paid[key] = Paid(key, row["g"], row["w"], row["c"])
+        paid = read_paid(row)
+        past.paid[paid.key] = paid
     for bad in record["bad"]:
         past.paid.pop(tuple(bad[0]), None)
         past.judged[tuple(bad[0])] = RowVerdict(tuple(bad[0]), *bad[1:])

@@ -140,7 +140,7 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
         triggers=triggers,
         new_triggers=found.new_triggers,
         ceilings=_ceilings(means.options),
-        samples=tuple((" ".join(ask.rows[0].key), ask.request.user) for ask in asks[:3]),
+        samples=tuple((" ".join(ask.rows[0].key), ask.source) for ask in asks[:3]),
         would_skip=tuple((+skips).most_common()),
         notes=found.notes,
         standing=found.standing,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from jobs.engine.books import Books
-from jobs.engine.past import Paid, Past
-from jobs.engine.write_back import Entry, WriteBack, paid_entry
-from queries.ledger import RowVerdict, Spend, WriteBatch, WriteRow
+from jobs.engine.past import Paid, Past, read_paid
+from jobs.engine.write_back import Entry, WriteBack, write_row
+from queries.ledger import RowVerdict, Spend, WriteBatch
 
 
-async def replay_journal(past: Past, writer: WriteBack, books: Books, template: WriteBatch) -> None:
+async def replay_journal(
+    past: Past, writer: WriteBack, deliver: Callable[[Paid], None], books: Books, template: WriteBatch
+) -> None:
     """First the batches whose answer was lost, under their own ids; then what was never sent."""
     for intent in list(past.intents.values()):
         batch = _batch(intent, past, template)
@@ -24,7 +27,7 @@ async def replay_journal(past: Past, writer: WriteBack, books: Books, template: 
             past.judged.pop(verdict.key, None)
     for paid in past.paid.values():
         books.selected += 1
-        writer.put(paid_entry(paid, recovered=True))
+        deliver(paid)
     for verdict in past.judged.values():
         books.selected += 1
         writer.put(Entry(verdict.key, verdict.guard, verdict=verdict))
@@ -35,13 +38,12 @@ async def replay_journal(past: Past, writer: WriteBack, books: Books, template: 
             possibly_usd=past.possibly_usd - past.booked_possibly_usd,
         )
     )
-    await writer.flush()
 
 
 def _batch(intent: dict[str, Any], past: Past, template: WriteBatch) -> WriteBatch:
     known = {
         **past.paid,
-        **{tuple(row["k"]): Paid(tuple(row["k"]), row["g"], row["w"], row["c"]) for row in intent["back"]},
+        **{tuple(row["k"]): read_paid(row) for row in intent["back"]},
     }
     keys = [tuple(key) for key in intent["keys"]]
     # a later batch may have settled some of them: then only the money of this one is still open
@@ -51,7 +53,7 @@ def _batch(intent: dict[str, Any], past: Past, template: WriteBatch) -> WriteBat
     return replace(
         template,
         write_id=str(intent["id"]),
-        rows=[WriteRow(paid.key, paid.guard, paid.was, paid.cells) for paid in rows],
+        rows=[write_row(paid) for paid in rows],
         verdicts=verdicts,
         books=intent["books"],
         checkpoint=tuple(intent["checkpoint"]) if intent["checkpoint"] else None,

@@ -11,7 +11,6 @@ from jobs.engine.stop import Reason, Stop
 from jobs.engine.verdict import Exit, Money, Verdict
 from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
-from jobs.engine.write_back import BACKLOG_MOST
 from queries.errors import CatchupError, LeaseHeld
 from queries.ledger import Hello
 
@@ -35,7 +34,7 @@ def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
     asking, options = session.asking, session.work.options
     now = session.work.clock.now()
     since = session.tap_opened_at if session.tap_opened_at is not None else now
-    waiting = asking.database.waiting_for
+    waiting = asking.database.waiting_for or (session.delivery.service.waiting_for if session.delivery else "")
     if asking.breaker.is_open:
         waiting = f"the provider: {asking.breaker.why}"
     total = None
@@ -68,8 +67,9 @@ def bound_by(session: Session) -> str:
     limit = asking.rate.bound_by()
     if limit:
         return limit
-    if session.writer.backlog > BACKLOG_MOST / 2:
-        return "database load (--db-load)"
+    if session.backlog > session.backlog_most / 2:
+        space = session.delivery if session.delivery and session.delivery.backlog > session.writer.backlog else None
+        return space.space.where if space else "database load (--db-load)"
     if session.slots.in_flight >= session.slots.size:
         return "concurrency" if session.work.options.concurrency else "the provider's latency"
     return "reading pages (--db-load)" if session.work.options.db_load < 1 else "reading pages"
@@ -150,8 +150,8 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     """Nothing stopped it: then a run with work and without a single call is a fault of ours, never a success."""
     books, session = ending.books, ending.session
     calls = session.asking.tally.calls if session else 0
-    replayed = session.replayed if session else 0
-    if books.selected - replayed > books.skipped.total() and calls == 0 and not books.failed:
+    free = session.replayed + session.selection.kept if session else 0
+    if books.selected - free > books.skipped.total() and calls == 0 and not books.failed:
         return Exit.UNEXPECTED, "there was work and not one call was made"
     if books.failed or books.changed or books.gone:
         return Exit.SOME_NAMED, "finished, and the rows named below were not written"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from jobs.engine import closing, fault_points, plan
 from jobs.engine.books import Books
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
+from jobs.engine.destination import check_destination
 from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params
 from jobs.engine.report import Ending, refused, verdict_of
 from jobs.engine.session import Session
@@ -35,7 +37,7 @@ class Run:
         self._started = work.clock.now()
         load = DatabaseLoad(work.options.db_load, work.clock)
         self._database = Database(load, work.clock, work.options.max_outage_s)
-        self._means = work.means
+        self._means = replace(work.means, is_plan=True)
         self._params = run_params(work.target, work.model, work.options)
         self._fingerprint = work.target.fingerprint(work.model, self._params)
         counts_money = work.price.input_per_m > 0 or work.price.output_per_m > 0
@@ -98,11 +100,13 @@ class Run:
         """Reads only: no ledger row, no lease, no file of ours."""
         work, hello = self.work, await self._greet()
         if hello.schema_version is None:
-            self._plan = await plan.before_migrate(work.job, self._means, work.ledger.road, work.chat.name)
+            await check_destination(work, None, self._database.insist)
+            self._plan = await plan.before_migrate(work.job, self._means, work.ledger.road, work.service.name)
         else:
             self._hello = hello
             facts = await self._facts()
             self._notes += check_table(work.target, facts)
+            await check_destination(work, facts, self._database.insist)
             self._plan = await self._make_plan(facts, self._query())
         self.books.selected = self.books.to_do = self._plan.pending_counted
         self.work.watcher.plan(self._plan)
@@ -120,6 +124,7 @@ class Run:
             check_ledger(self._hello, self.work.target)
             facts = await self._facts()
             self._notes += check_table(self.work.target, facts)
+            await check_destination(self.work, facts, self._database.insist)
             record = await opening.earlier(home)
             if record is not None and record.fingerprint != self._fingerprint:
                 await self._give_up(opening, record)
@@ -180,7 +185,7 @@ class Run:
             standing=tuple(standing.items()),
             notes=tuple(self._notes),
         )
-        return plan.build(work.job, self._means, found, provider=work.chat.name, where=ledger.road.where)
+        return plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
 
     def _query(self) -> PageQuery:
         options = self.work.options
@@ -194,6 +199,8 @@ class Run:
             where=options.where,
             redo=options.redo,
             retry_failed=options.retry_failed,
+            with_known=self.work.target.embedding is not None,
+            in_window=options.redo is not None and options.redo.and_pending,
         )
 
     async def _give_up(self, opening: Opening, record: RunRecord) -> None:

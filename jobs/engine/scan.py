@@ -13,7 +13,7 @@ from jobs.engine.database import Database
 from jobs.engine.database_load import PieceSize
 from queries.errors import StatementTimeout
 from queries.ledger import Ledger
-from queries.table import Key, PageQuery, Row
+from queries.table import Key, Page, PageQuery, Row
 
 _FIRST_PAGE = 50
 
@@ -28,30 +28,36 @@ class Scan:
         self._clock = clock
         self._size = PieceSize(start=_FIRST_PAGE, most=1_000)
 
-    async def page(self, above: Key | None) -> list[Row]:
+    async def page(self, above: Key | None) -> Page:
         """The next page, in as many attempts and as small as the database needs."""
         while True:
             asked = self._size.rows
             query = replace(self._query, above=above, limit=asked)
             started = self._clock.now()
             try:
-                rows = await self._database.insist(lambda query=query: self._ledger.page(query), shrinks=True)  # type: ignore[misc]
+                page = await self._database.insist(lambda query=query: self._ledger.look(query), shrinks=True)  # type: ignore[misc]
             except StatementTimeout as timeout:
                 if not self._size.timed_out():
                     timeout.fix = "create the partial index that `catchup migrate --print` suggests"
                     raise
                 continue
             fault_points.reach("page.read")
-            weight = sum(_weight(row) for row in rows)
-            self._size.worked(len(rows), self._clock.now() - started, weight)
-            return rows
+            looked_at = asked if query.in_window and page.last else len(page.rows)
+            weight = sum(_weight(row) for row in page.rows)
+            self._size.worked(looked_at, self._clock.now() - started, weight)
+            return page
 
     async def pages_from(self, above: Key | None) -> AsyncIterator[list[Row]]:
         ahead = asyncio.ensure_future(self.page(above))
         try:
-            while rows := await ahead:
-                ahead = asyncio.ensure_future(self.page(rows[-1].key))
-                yield rows
+            while True:
+                page = await ahead
+                if page.last is not None:
+                    ahead = asyncio.ensure_future(self.page(page.last))
+                if page.rows:
+                    yield page.rows
+                if page.last is None:
+                    return
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)

@@ -1,15 +1,14 @@
-"""A run that holds its lease: replay, canary, the tap, the drain. All state of the work in progress is here."""
+"""A run that holds its lease: replay, canary, the tap. All state of the work in progress is here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from jobs.engine.asking import Asking, Stopped
+from jobs.engine.asking import Asking, Errand, Stopped
 from jobs.engine.books import Books
 from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget
@@ -19,25 +18,31 @@ from jobs.engine.closing import drain
 from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
-from jobs.engine.job import Ask, Skip, prepare
+from jobs.engine.delivery import Delivery
+from jobs.engine.insistence import Insistence
+from jobs.engine.job import Ask
+from jobs.engine.kept import find_kept
 from jobs.engine.lease import LeaseKeeper
 from jobs.engine.opening import Opened
+from jobs.engine.packing import Packer
+from jobs.engine.past import Paid
 from jobs.engine.rate_limit import RateLimit
 from jobs.engine.replay import replay_journal
 from jobs.engine.report import snapshot_of
 from jobs.engine.scan import Scan
+from jobs.engine.selection import Selection
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit, Named
 from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
-from jobs.engine.write_back import BACKLOG_MOST, Entry, WriteBack
+from jobs.engine.write_back import BACKLOG_MOST, WriteBack, paid_entry
 from queries.errors import CatchupError
-from queries.ledger import Lump, RowVerdict, WriteBatch
+from queries.ledger import Lump, WriteBatch
 from queries.table import PageQuery, Row
 
-_CRASHES_MOST = 3
-_SAME_BUGS_MOST = 3
 _NAMED_MOST = 200
+_PACKS_AT_ONCE = 8  # of packed requests: each is thousands of rows, and memory must not follow the table
+_PACKS_WAITING = 4
 
 
 class Session:
@@ -55,15 +60,13 @@ class Session:
         self.phase = "running"
         self.named: list[Named] = []
         self.pending_beyond = False
-        # a run that goes on has admitted some of its --limit before
-        done_before = record.books if record else {}
-        self.admitted = sum(done_before.get(name, 0) for name in ("wrote", "failed", "changed", "gone"))
-        self._bugs: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self.started = clock.now()
         self.tap_opened_at: float | None = None
         self._scan = Scan(work.ledger, database, self.query, clock)
-        self.slots = Slots(options.concurrency)
+        packing = work.job.packing
+        self.slots = Slots(options.concurrency, _PACKS_AT_ONCE) if packing else Slots(options.concurrency)
+        self.backlog_most = max(BACKLOG_MOST, _PACKS_WAITING * packing.texts_most if packing else 0)
         self.keeper = LeaseKeeper(work.ledger, opened.lease, clock, self._cancelled, stop.ask_for)
         self._template = WriteBatch(
             write_id="",
@@ -87,15 +90,32 @@ class Session:
             on_cancel=self._cancelled,
             unconfirmed=self._unconfirmed,
         )
+        self.delivery: Delivery | None = None
+        if work.space is not None:
+            service = Insistence(work.space.name, clock, options.max_outage_s)
+            self.delivery = Delivery(work.space, service, self.writer, clock, self._end_by)
+        # a run that goes on has admitted some of its --limit before
+        done_before = record.books if record else {}
+        self.selection = Selection(
+            job=work.job,
+            means=work.means,
+            journal=opened.journal,
+            writer=self.writer,
+            books=books,
+            stop=stop,
+            crashes=opened.past.crashes if opened.past else {},
+            admitted=sum(done_before.get(name, 0) for name in ("wrote", "failed", "changed", "gone")),
+        )
         spent = record.spent_usd + record.possibly_usd if record else 0.0
         spent += opened.past.unbooked_usd if opened.past else 0.0
         self.asking = Asking(
             job=work.job,
             means=work.means,
-            chat=work.chat,
+            service=work.service,
             clock=clock,
             journal=opened.journal,
             writer=self.writer,
+            deliver=self.deliver,
             books=books,
             budget=Budget(options.ceilings, self._take_lump, spent),
             rate=RateLimit(clock, options.max_per_min),
@@ -140,19 +160,45 @@ class Session:
                 self.phase = "running"
                 self.tap_opened_at = self.work.clock.now()
                 self._spawn(self.writer.run())
+                if self.delivery is not None:
+                    self._spawn(self.delivery.run())
                 await self._tap(rows)
         finally:
             await rows.aclose()
         while self.tasks:
             await asyncio.wait(set(self.tasks))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """All that is answered is where it belongs, and confirmed."""
+        if self.delivery is not None:
+            await self.delivery.flush()
+        await self.writer.flush()
+
+    def deliver(self, paid: Paid, *, recovered: bool = False) -> None:
+        """On its way to the database, by way of the space where there is one."""
+        if self.delivery is not None and paid.vectors:
+            self.delivery.put(paid, recovered=recovered)
+        else:
+            self.writer.put(paid_entry(paid, recovered=recovered))
+
+    @property
+    def backlog(self) -> int:
+        return self.writer.backlog + (self.delivery.backlog if self.delivery else 0)
+
+    @property
+    def backlog_rows(self) -> int:
+        return self.writer.backlog_rows + (self.delivery.backlog if self.delivery else 0)
 
     async def replay(self) -> None:
         """What an earlier process paid for is stored before anything new is asked."""
         if self.opened.past is not None:
             self.phase = "replaying the journal"
-            await replay_journal(self.opened.past, self.writer, self.books, self._template)
+            found_again = partial(self.deliver, recovered=True)
+            await replay_journal(self.opened.past, self.writer, found_again, self.books, self._template)
+            await self.settle()
             self.replayed = self.books.selected
-            self.admitted += self.replayed
+            self.selection.admitted += self.replayed
 
     async def _rows(self) -> AsyncGenerator[Row, None]:
         """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
@@ -160,73 +206,57 @@ class Session:
         async for page in self._scan.pages_from(self.checkpoint.key):
             rows = [row for row in page if row.key not in known]
             self.checkpoint.opened(row.key for row in rows)
+            if self.delivery is not None:
+                rows = await find_kept(rows, self.work, self.delivery)
             for row in rows:
                 yield row
 
     async def _tap(self, rows: AsyncGenerator[Row, None]) -> None:
-        async for row in rows:
-            if self.limit_reached():
-                self.pending_beyond = True
-                return
-            while self.writer.backlog > BACKLOG_MOST:
-                await self.work.clock.sleep(0.05)
-            await self.slots.take()
-            ask = self.select(row)
-            if ask is None:
-                self.slots.free()
-                continue
+        packer = Packer(self.work.job)
+        try:
+            async for row in rows:
+                if self.selection.limit_reached:
+                    self.pending_beyond = True
+                    break
+                while self.backlog > self.backlog_most:
+                    await self.work.clock.sleep(0.05)
+                if packer.is_single:
+                    await self.slots.take()
+                    self._send(self.selection.select(row))
+                elif (ask := self.selection.select(row)) and (full := packer.add(ask)):
+                    await self.slots.take()
+                    self._send(full)
+            if packer.rows:
+                await self.slots.take()
+                self._send(packer.take())
+        finally:
+            self.books.to_do += packer.rows
+
+    def _send(self, ask: Ask | None) -> None:
+        """Uses the slot that was taken for it."""
+        if ask is None:
+            self.slots.free()
+        else:
             self.start(ask)
 
     def start(self, ask: Ask) -> asyncio.Task[None]:
         """Takes over a slot; the request lives on when the feed that started it is stopped."""
-        task = asyncio.create_task(self.asking.ask(ask))
+        errand = Errand([ask])
+        task = asyncio.create_task(self.asking.run(errand))
         self.tasks.add(task)
-        task.add_done_callback(partial(self._asked, ask))
+        task.add_done_callback(partial(self._asked, errand))
         return task
 
-    def _asked(self, ask: Ask, task: asyncio.Task[None]) -> None:
+    def _asked(self, errand: Errand, task: asyncio.Task[None]) -> None:
         """Whatever ended a request early, even before its first step, leaves its rows to do."""
         self.tasks.discard(task)
         self.slots.free()
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             return
-        self.books.to_do += len(ask.rows)
+        self.books.to_do += errand.open_rows
         if not isinstance(error, (Stopped, asyncio.CancelledError)):
             self._end_by(error)
-
-    def limit_reached(self) -> bool:
-        limit = self.work.options.limit
-        return limit is not None and self.admitted >= limit
-
-    def select(self, row: Row) -> Ask | None:
-        """Content checks, with the row named on disk meanwhile: if its text kills us, we will know which it was."""
-        self.opened.journal.mark(row.key)
-        self.books.selected += 1
-        crashes = self.opened.past.crashes.get(row.key, 0) if self.opened.past else 0
-        if crashes >= _CRASHES_MOST:
-            self._except(row, "failed", "crashed the process", f"{crashes} times while its text was being read")
-            return None
-        item = prepare(self.work.job, row, self.work.means)
-        self.opened.journal.mark(None)
-        if isinstance(item, Exception):
-            self._note_bug(item)
-            self._except(row, "failed", "internal error", f"{type(item).__name__} while reading its text")
-            return None
-        if isinstance(item, Skip):
-            self._except(row, "skipped", item.reason, item.detail)
-            return None
-        self.admitted += 1
-        return item
-
-    def _except(self, row: Row, state: Literal["failed", "skipped"], reason: str, detail: str) -> None:
-        verdict = RowVerdict(row.key, row.guard, state, reason, detail)
-        self.writer.put(Entry(row.key, row.guard, verdict=verdict))
-
-    def _note_bug(self, bug: Exception) -> None:
-        self._bugs[f"{type(bug).__name__}: {bug}"] += 1
-        if max(self._bugs.values()) >= _SAME_BUGS_MOST:
-            self.stop.ask(Exit.UNEXPECTED, f"the same internal error {_SAME_BUGS_MOST} times: {type(bug).__name__}")
 
     def _end_by(self, error: BaseException) -> None:
         if isinstance(error, CatchupError):
@@ -260,7 +290,7 @@ class Session:
 
     def _unconfirmed(self) -> tuple[int, float]:
         """The most that may be paid and unseen until the next write: what another host must be told of."""
-        rows = self.writer.backlog + (0 if self.is_ending else self.slots.size + BACKLOG_MOST // 4)
+        rows = self.backlog + (0 if self.is_ending else self.slots.size + BACKLOG_MOST // 4)
         calls = max(1, self.asking.tally.calls)
         return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / calls
 

@@ -240,7 +240,11 @@ class WriteBack:
 
 
 def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
-    return Entry(paid.key, paid.guard, write=WriteRow(paid.key, paid.guard, paid.was, paid.cells), recovered=recovered)
+    return Entry(paid.key, paid.guard, write=write_row(paid), recovered=recovered)
+
+
+def write_row(paid: Paid) -> WriteRow:
+    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, max(1, len(paid.vectors)))
 
 
 def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:

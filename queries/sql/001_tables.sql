@@ -112,6 +112,17 @@ create table if not exists catchup.provenance (
     key text collate "C" not null,
     primary key (target_no, key)
 );
+-- How many vectors a row has: a shorter text later leaves fewer, and the rest are to be deleted.
+alter table catchup.provenance add column if not exists parts integer not null default 1;
+
+-- Vectors of two models in one place can be stored, and never compared.
+create table if not exists catchup.places (
+    place text primary key,
+    model text not null,
+    dimensions integer not null,
+    target text not null,
+    at timestamptz not null default now()
+);
 
 create table if not exists catchup.budget (
     scope text not null check (scope in ('hour', 'day')),

@@ -163,6 +163,32 @@ begin
     return known;
 end $$;
 
+-- A flag that is false says as little as none.
+create or replace function catchup.has_value_sql(spec jsonb, types jsonb) returns text
+language sql stable security invoker set search_path = '' as $$
+    select catchup.condition_sql(types, spec->'cells'->>0,
+        case types->>(spec->'cells'->>0) when 'boolean' then 'is true' else 'is not null' end, null)
+$$;
+
+-- What wrote the row last, in how many parts, and whether its text is still the same: null where nobody of ours did.
+create or replace function catchup.known_sql(q jsonb, guard text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select case when (q->>'known')::boolean then format(
+        '(select jsonb_build_array(s.model, s.prompt_hash, v.parts, v.guard = %s) from catchup.provenance v '
+        'join catchup.sources s using (source_no) where v.target_no = %s and v.key = %s::text)',
+        guard, coalesce((select g.target_no from catchup.targets g where g.target = q->>'target'), 0),
+        catchup.key_sql(q->'spec')) else 'null::jsonb' end
+$$;
+
+-- The rows among which candidates are looked for: all of the slice, or so many of its first keys. Where candidates are
+-- few and no index finds them, one statement must not walk the whole table.
+create or replace function catchup.window_sql(q jsonb, shape jsonb, columns text) returns text
+language sql stable security invoker set search_path = '' as $$
+    select case when (q->>'window')::integer > 0 then format('(select %s from %s t where %s order by %s limit %s)',
+        columns, shape->>'rel', catchup.slice_sql(q->'spec', shape->'types', q->'above', q->'upto'),
+        catchup.order_sql(q->'spec', 'asc'), (q->>'window')::integer) else shape->>'rel' end
+$$;
+
 -- What makes a row a candidate. A standing verdict on the same text, prompt and model excludes it: else cron's 50
 -- would be the same 50 for ever.
 create or replace function catchup.candidates_sql(q jsonb, types jsonb) returns text
@@ -172,19 +198,23 @@ declare
     is_redo boolean := q->'redo'->>'by' is not null;
     guard text := catchup.guard_sql(spec, catchup.joined_sql(spec));
     parts text[] := array[catchup.slice_sql(spec, types, q->'above', q->'upto')];
+    old text[];
+    pending text[] := array(
+        select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value') from jsonb_array_elements(spec->'pending') as c);
 begin
-    parts := parts || array(
-        select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
-        from jsonb_array_elements(spec->'pending') as c
-        where not (is_redo and spec->'cells' ? (c->>'column')));
     parts := parts || array(
         select catchup.condition_sql(types, w->>0, '=', w->>1) from jsonb_array_elements(q->'where') as w);
     if is_redo then
-        -- A flag that is false says as little as none.
-        parts := parts || catchup.condition_sql(types, spec->'cells'->>0,
-                              case types->>(spec->'cells'->>0) when 'boolean' then 'is true' else 'is not null' end, null)
-                       || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
+        old := array(
+            select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
+            from jsonb_array_elements(spec->'pending') as c where not spec->'cells' ? (c->>'column'));
+        old := old || catchup.has_value_sql(spec, types) || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
     end if;
+    parts := parts || case
+        when not is_redo then array_to_string(pending, ' and ')
+        when (q->'redo'->>'and_pending')::boolean then
+            format('((%s) or (%s))', array_to_string(pending, ' and '), array_to_string(old, ' and '))
+        else array_to_string(old, ' and ') end;
     if not coalesce((q->>'retry_failed')::boolean, false) then
         -- A scalar subquery for the same reason; the guard is only computed where there is a verdict at all.
         parts := parts || format('coalesce((select v.guard <> %s from catchup.verdicts v where v.target = %L and '

@@ -12,6 +12,7 @@ declare
     shape jsonb := catchup.resolve(spec);
     needed text;
     rows jsonb;
+    last jsonb;
 begin
     if shape ? 'problem' then
         return shape;
@@ -21,14 +22,19 @@ begin
     from (select distinct jsonb_array_elements_text((spec->'key') || catchup.shown(spec) || (spec->'cells'))) as c(name);
     execute format(
         'select coalesce(jsonb_agg(jsonb_build_object(''key'', %1$s, ''guard'', %2$s, ''values'', %3$s, ''was'', %4$s, '
-        '''joined'', j.rows) order by %5$s), ''[]''::jsonb) '
+        '''joined'', j.rows, ''known'', %11$s) order by %5$s), ''[]''::jsonb) '
         'from (select %6$s from %7$s t where %8$s order by %5$s limit %9$s) t cross join lateral (select %10$s as rows) j',
         catchup.key_sql(spec), catchup.guard_sql(spec, 'j.rows'),
         catchup.object_sql(catchup.shown(spec), ''), catchup.object_sql(spec->'cells', '::text'),
-        catchup.order_sql(spec, 'asc'), needed, shape->>'rel', catchup.candidates_sql(q, shape->'types'),
-        (q->>'limit')::integer, catchup.joined_sql(spec))
+        catchup.order_sql(spec, 'asc'), needed, catchup.window_sql(q, shape, needed), catchup.candidates_sql(q, shape->'types'),
+        (q->>'limit')::integer, catchup.joined_sql(spec), catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')))
     into rows;
-    return jsonb_build_object('rows', rows);
+    if (q->>'window')::integer > 0 then  -- null: the window reached the end
+        execute format('select %s from %s t where %s order by %s offset %s limit 1', catchup.key_sql(spec), shape->>'rel',
+            catchup.slice_sql(spec, shape->'types', q->'above', q->'upto'), catchup.order_sql(spec, 'asc'),
+            (q->>'window')::integer - 1) into last;
+    end if;
+    return jsonb_build_object('rows', rows, 'last', last);
 end $$;
 
 create or replace function catchup.object_sql(names jsonb, cast_to text) returns text

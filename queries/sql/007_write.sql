@@ -78,10 +78,12 @@ begin
     values (of_target, q->>'run_id', q->>'prompt_hash', q->>'model') on conflict do nothing;
     select s.source_no into source from catchup.sources s
     where (s.target_no, s.run_id, s.prompt_hash, s.model) = (of_target, q->>'run_id', q->>'prompt_hash', q->>'model');
-    insert into catchup.provenance (target_no, key, guard, source_no)
-    select distinct on (e.v->'key') of_target, (e.v->'key')::text, (e.v->>'guard')::uuid, source
+    insert into catchup.provenance (target_no, key, guard, source_no, parts)
+    select distinct on (e.v->'key') of_target, (e.v->'key')::text, (e.v->>'guard')::uuid, source,
+        coalesce((e.v->>'parts')::integer, 1)
     from jsonb_array_elements(q->'rows') with ordinality as e(v, n) where (e.n - 1)::integer = any (wrote) order by e.v->'key'
-    on conflict (target_no, key) do update set guard = excluded.guard, source_no = excluded.source_no;
+    on conflict (target_no, key) do update set guard = excluded.guard, source_no = excluded.source_no,
+        parts = excluded.parts;
 end $$;
 
 -- The run's counters grow; what the database itself found out (wrote, changed, gone) it also counts itself.

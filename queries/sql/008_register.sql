@@ -23,5 +23,22 @@ begin
     select of_target, spec->>'schema', spec->>'table', name from jsonb_array_elements_text(spec->'cells') as name;
 end $$;
 
+-- The model that a place of vectors belongs to: whoever writes there first says so, everyone after is told.
+create or replace function public.catchup_claim_place(p text) returns jsonb
+language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
+declare
+    q jsonb := p::jsonb->0;
+begin
+    insert into catchup.places (place, model, dimensions, target)
+    values (q->>'place', q->>'model', (q->>'dimensions')::integer, q->>'target') on conflict (place) do nothing;
+    return public.catchup_place(p);
+end $$;
+
+create or replace function public.catchup_place(p text) returns jsonb
+language sql stable security invoker set search_path = '' as $$
+    select coalesce((select jsonb_build_object('model', l.model, 'dimensions', l.dimensions, 'target', l.target)
+        from catchup.places l where l.place = p::jsonb->0->>'place'), '{"model": null}'::jsonb)
+$$;
+
 insert into catchup.meta (version) values (2)
 on conflict (only_row) do update set version = excluded.version, migrated_at = now();

@@ -10,26 +10,27 @@ from typing import Any
 import pytest
 
 from jobs.backfill_summaries import JOB
+from jobs.default_targets import SCENE_ROLLUP, VIDEO_SUMMARIES
 from jobs.engine.clock import Clock
-from jobs.engine.job import Job
+from jobs.engine.job import Job, Service
 from jobs.engine.options import Options
 from jobs.engine.run import Run
 from jobs.engine.verdict import Verdict
 from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
-from jobs.targets import DEFAULTS, Target
-from queries.chat import Chat
+from jobs.targets import Target
 from queries.dsn import DsnRoad
 from queries.ledger import Ledger
 from queries.openai_chat import OpenAIChat
 from queries.prices import load_price
 from queries.road import Road
 from queries.tokens import TokenCounter
+from queries.vectors import VectorSpace
 from tests.servers.fake_openai import FakeOpenAI
 from tests.servers.postgres import Database
 
-VIDEOS = next(target for target in DEFAULTS if target.name == "video-summaries")
-SCENES = next(target for target in DEFAULTS if target.name == "scene-rollup")
+VIDEOS = VIDEO_SUMMARIES
+SCENES = SCENE_ROLLUP
 KEY = "sk-test-sentinel-0123456789"
 
 
@@ -90,7 +91,8 @@ class Bench:
         self,
         *,
         road: Road | None = None,
-        chat: Chat | None = None,
+        chat: Service | None = None,
+        space: VectorSpace | None = None,
         target: Target | None = None,
         job: Job = JOB,
         clock: Clock | None = None,
@@ -115,8 +117,9 @@ class Bench:
                 state_dir or self.state_dir,
                 wanted,
                 self.memory,
-                "catchup backfill-summaries",
+                f"catchup {job.name}",
                 clock or Clock(),
+                space,
             )
         )
         try:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from jobs.targets import DEFAULTS, Target
+from jobs.default_targets import SCENE_ROLLUP, VIDEO_SUMMARIES
+from jobs.targets import Target
 from queries.dsn import DsnRoad
 from queries.ledger import Home, Lease, Ledger, WriteBatch, WriteRow
 from queries.migrations import Registration
@@ -19,7 +20,7 @@ from queries.table import Condition, PageQuery, Row, Slice, TableSpec
 from tests.servers.lite import StartPostgrest
 from tests.servers.postgres import Database
 
-VIDEOS, SCENES = DEFAULTS
+VIDEOS, SCENES = VIDEO_SUMMARIES, SCENE_ROLLUP
 FINGERPRINT = "a-fingerprint"
 HERE = Home("here", "home-1", "boot-1", 4711, "12345", "lock-1")
 ELSEWHERE = Home("elsewhere", "home-2", "boot-2", 4712, "67890", "lock-2")

@@ -1,0 +1,124 @@
+"""Where a run's vectors go, looked at before anything is paid: does it exist, does it fit, is it ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from jobs.embedding import Embedding
+from jobs.engine.work import Work
+from queries.errors import ItemPermanent, Misconfigured
+from queries.table import TableFacts
+from queries.vectors import SpaceFacts, VectorSpace
+
+Answer = TypeVar("Answer")
+Insist = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+_VECTOR = re.compile(r"(?:.*\.)?(?:half)?vec(?:tor)?(?:\((\d+)\))?")
+
+
+def place_of(work: Work, embedding: Embedding) -> str:
+    """The name under which the ledger remembers whose vectors are there."""
+    if work.space is not None:
+        return f"{work.space.name} {work.space.where}"
+    spec = work.target.spec
+    return f"column {spec.schema}.{spec.table}.{spec.cells[0]}"
+
+
+async def check_destination(work: Work, facts: TableFacts | None, insist: Insist) -> None:
+    """Refuses what cannot work. Makes the space where the operator asked for it; a dry run makes nothing."""
+    embedding = work.target.embedding
+    if embedding is None:
+        return
+    if work.space is None:
+        if facts is not None:
+            _check_column(work, facts, embedding.dimensions)
+    else:
+        await _check_space(work, work.space, embedding, insist, has_ledger=facts is not None)
+    if facts is not None:
+        await _check_model(work, embedding, insist)
+
+
+def _check_column(work: Work, facts: TableFacts, dimensions: int) -> None:
+    cell = work.target.spec.cells[0]
+    declared = facts.columns[cell].type
+    found = _VECTOR.fullmatch(declared)
+    if found is None:
+        raise Misconfigured(
+            f"column {cell} of {work.target.spec.table} is {declared}, not a vector",
+            fix=f"alter it to vector({dimensions}), or name another column in catchup.toml",
+        )
+    if found[1] and int(found[1]) != dimensions:
+        raise Misconfigured(
+            f"column {cell} holds {found[1]} dimensions, target {work.target.name} makes {dimensions}",
+            fix="set dimensions of the target to the column's",
+        )
+
+
+async def _check_space(
+    work: Work, space: VectorSpace, embedding: Embedding, insist: Insist, *, has_ledger: bool
+) -> None:
+    facts: SpaceFacts = await insist(space.facts)
+    options = work.options
+    _check_existence(space, facts, may_index=options.create_index, may_space=options.create_namespace)
+    if facts.dimension is not None and facts.dimension != embedding.dimensions:
+        raise Misconfigured(
+            f"{space.where} holds {facts.dimension} dimensions, target {work.target.name} makes {embedding.dimensions}",
+            fix="set the target's dimensions to the index's, or name another index",
+            service=space.name,
+        )
+    if not facts.exists and not options.dry_run:
+        await insist(lambda: space.create(embedding.dimensions, index=not facts.index_exists))
+    if facts.sample and has_ledger:
+        await _check_scheme(work, space, embedding, facts.sample, insist)
+
+
+def _check_existence(space: VectorSpace, facts: SpaceFacts, *, may_index: bool, may_space: bool) -> None:
+    if not facts.index_exists and not may_index:
+        raise Misconfigured(
+            f"{space.where}: there is no such index",
+            fix="correct the name, or say --create-index to make it",
+            service=space.name,
+        )
+    if not facts.exists and not (may_space or may_index):
+        raise Misconfigured(
+            f"{space.where}: there is no such namespace, and writing to it would make one",
+            fix="correct the name, or say --create-namespace if it is meant to be new",
+            service=space.name,
+        )
+
+
+async def _check_scheme(
+    work: Work, space: VectorSpace, embedding: Embedding, sample: tuple[str, ...], insist: Insist
+) -> None:
+    """Ids of another scheme would stand beside ours for ever: of those that are there, one must be a row of ours."""
+    spec = work.target.spec
+    keys = [embedding.key_of(id_) for id_ in sample]
+    ours = [tuple(key.split(":", len(spec.key) - 1)) for key in keys if key]
+    ours = [key for key in ours if len(key) == len(spec.key)]
+    try:
+        found = await insist(lambda: work.ledger.read_back(spec, ours)) if ours else {}
+    except ItemPermanent:  # not even of the key's type
+        found = {}
+    if not found:
+        raise Misconfigured(
+            f"the ids in {space.where} are of another scheme: {', '.join(sample[:3])}; "
+            f"target {work.target.name} would write {embedding.vector_id}",
+            fix="set vector_id of the target to their template, or use another namespace",
+            service=space.name,
+        )
+
+
+async def _check_model(work: Work, embedding: Embedding, insist: Insist) -> None:
+    """The model belongs to the place: vectors of two models can be stored there, and never compared."""
+    place, dimensions = place_of(work, embedding), embedding.dimensions
+    if work.options.dry_run:
+        known = await insist(lambda: work.ledger.place(place))
+    else:
+        known = await insist(lambda: work.ledger.claim_place(place, work.model, dimensions, work.target.name))
+    if known is not None and (known.model, known.dimensions) != (work.model, dimensions):
+        raise Misconfigured(
+            f"{place} holds vectors of {known.model} with {known.dimensions} dimensions, "
+            f"and this run would add some of {work.model} with {dimensions}",
+            fix="use that model, or fill a new namespace: --reembed --into NAMESPACE",
+        )

@@ -1,0 +1,80 @@
+"""From a row that was read to a request, an exception or nothing to do: content checks before any money."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jobs.engine.books import Books
+from jobs.engine.job import Ask, Job, Keep, Means, Skip, prepare
+from jobs.engine.journal import Journal
+from jobs.engine.stop import Stop
+from jobs.engine.verdict import Exit
+from jobs.engine.write_back import Entry, WriteBack
+from queries.ledger import RowVerdict, WriteRow
+from queries.table import Key, Row
+
+_CRASHES_MOST = 3
+_SAME_BUGS_MOST = 3
+
+
+@dataclass(slots=True)
+class Selection:
+    """`admitted` counts towards --limit; it starts with what an earlier part of this run has admitted."""
+
+    job: Job
+    means: Means
+    journal: Journal
+    writer: WriteBack
+    books: Books
+    stop: Stop
+    crashes: Mapping[Key, int]
+    admitted: int = 0
+    kept: int = 0
+    _bugs: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def limit_reached(self) -> bool:
+        limit = self.means.options.limit
+        return limit is not None and self.admitted >= limit
+
+    def select(self, row: Row) -> Ask | None:
+        """The row is named on disk meanwhile: if its text kills us, we will know which it was."""
+        self.journal.mark(row.key)
+        self.books.selected += 1
+        crashes = self.crashes.get(row.key, 0)
+        if crashes >= _CRASHES_MOST:
+            self._except(row, "failed", "crashed the process", f"{crashes} times while its text was being read")
+            return None
+        item = prepare(self.job, row, self.means)
+        self.journal.mark(None)
+        if isinstance(item, Exception):
+            self._note_bug(item)
+            self._except(row, "failed", "internal error", f"{type(item).__name__} while reading its text")
+            return None
+        if isinstance(item, Skip):
+            self._except(row, "skipped", item.reason, item.detail)
+            return None
+        self.admitted += 1
+        if isinstance(item, Keep):
+            self._keep(row)
+            return None
+        return item
+
+    def _keep(self, row: Row) -> None:
+        """Nothing is paid: all it lacks is the mark that it is done."""
+        self.kept += 1
+        parts = row.known.parts if row.known else 1
+        cells = {cell: "now" if source == "now" else source for cell, source in self.means.target.cells.items()}
+        self.writer.put(Entry(row.key, row.guard, write=WriteRow(row.key, row.guard, row.was, cells, parts)))
+
+    def _except(self, row: Row, state: Literal["failed", "skipped"], reason: str, detail: str) -> None:
+        verdict = RowVerdict(row.key, row.guard, state, reason, detail)
+        self.writer.put(Entry(row.key, row.guard, verdict=verdict))
+
+    def _note_bug(self, bug: Exception) -> None:
+        self._bugs[f"{type(bug).__name__}: {bug}"] += 1
+        if max(self._bugs.values()) >= _SAME_BUGS_MOST:
+            self.stop.ask(Exit.UNEXPECTED, f"the same internal error {_SAME_BUGS_MOST} times: {type(bug).__name__}")
