@@ -1,4 +1,4 @@
-"""What a 200 of the chat dialect must look like before anything in it is believed."""
+"""What a 200 of the chat dialect must look like before anything in it is believed, and what all dialects share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from queries.openai_limits import parse_limits
 
 def read_answer(body: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     """The answer in a 200's body; Transient "malformed" when it is none, and the fatal error when it holds one."""
-    found = parse_limits(headers)
-    limits = None if found == RateLimits() else found
+    limits = known_limits(headers)
     try:
         whole = json.loads(body)
     except (ValueError, RecursionError):
-        raise malformed(_shape(body), limits=limits) from None
+        raise malformed(say_shape(body), limits=limits) from None
     if not isinstance(whole, dict):
         raise malformed("not an object", limits=limits)
     if whole.get("error"):
@@ -28,16 +27,22 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     tokens_in, tokens_out = _usage(whole)
     return ChatAnswer(
         text=_storable(_content(message, limits)),
-        finish_reason=_word(choice.get("finish_reason"), "finish_reason", limits),
-        refusal=_storable(_word(message.get("refusal"), "refusal", limits) or None),
-        model=_word(whole.get("model"), "model", limits),
+        finish_reason=read_word(choice.get("finish_reason"), "finish_reason", limits),
+        refusal=_storable(read_word(message.get("refusal"), "refusal", limits) or None),
+        model=read_word(whole.get("model"), "model", limits),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         limits=limits,
     )
 
 
-def _shape(body: bytes) -> str:
+def known_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """None where the headers say nothing."""
+    found = parse_limits(headers)
+    return None if found == RateLimits() else found
+
+
+def say_shape(body: bytes) -> str:
     """What the bytes are, without repeating any of them."""
     if not body.strip():
         return "empty"
@@ -64,7 +69,8 @@ def _content(message: dict[str, Any], limits: RateLimits | None) -> str | None:
     raise malformed("the content is no text", limits=limits)
 
 
-def _word(value: object, name: str, limits: RateLimits | None) -> str:
+def read_word(value: object, name: str, limits: RateLimits | None) -> str:
+    """Text, or the empty one for a null."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -77,10 +83,11 @@ def _usage(whole: dict[str, Any]) -> tuple[int, int]:
     usage = whole.get("usage")
     if not isinstance(usage, dict):
         return 0, 0
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    return read_count(usage.get("prompt_tokens")), read_count(usage.get("completion_tokens"))
 
 
-def _count(value: object) -> int:
+def read_count(value: object) -> int:
+    """Zero for what is no count."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 

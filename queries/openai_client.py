@@ -49,13 +49,15 @@ class OpenAIClient:
         timeout_s: float,
         answer_at_most: int,
         allow_hosts: Collection[str] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = check_base_url(base_url or DEFAULT_BASE_URL, api_key, allow_hosts)
         self._secrets = (api_key,)
         self._timeout_s = timeout_s
         self._answer_at_most = answer_at_most
         silence_loggers()
-        self._sdk = self._open(api_key)
+        # The key is given here too, or an Authorization in OPENAI_CUSTOM_HEADERS would stand above it.
+        self._sdk = self._open(api_key, {**(headers or {}), "Authorization": f"Bearer {api_key}"})
 
     async def post(self, path: str, body: bytes) -> Reply:
         """A reply of any status; an error of ours when there was none."""
@@ -82,7 +84,7 @@ class OpenAIClient:
     async def close(self) -> None:
         await self._sdk.close()
 
-    def _open(self, api_key: str) -> openai.AsyncOpenAI:
+    def _open(self, api_key: str, headers: Mapping[str, str]) -> openai.AsyncOpenAI:
         timeout = httpx2.Timeout(self._timeout_s, connect=CONNECT_S, pool=CONNECT_S)
         http = openai.DefaultAioHttpClient(
             follow_redirects=False,
@@ -100,8 +102,7 @@ class OpenAIClient:
             max_retries=0,
             timeout=timeout,
             http_client=http,
-            # Given here too, or an Authorization in OPENAI_CUSTOM_HEADERS would stand above the key.
-            default_headers={"Authorization": f"Bearer {api_key}"},
+            default_headers=headers,
         )
 
     async def _refuse_huge(self, response: httpx2.Response) -> None:

@@ -17,9 +17,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import msgspec
 import pytest
 from aiohttp import web
 
+from tests.servers.fake_embeddings import Asked, read_asked, refuse_input, write_answer
 from tests.servers.fake_limits import Meter, say_duration
 from tests.servers.fake_script import BILLED, HOSTILE, REFUSALS, Meeting, Rule, error_body, read_script, share
 from tests.servers.fake_world import World
@@ -45,6 +47,13 @@ class Settings:
     """Whether a 429 uses up a request of the limit too ("unsuccessful requests contribute")."""
     usd_in_per_m: float = 0.15
     usd_out_per_m: float = 0.60
+    usd_embed_per_m: float = 0.02
+    embed_tokens_most: int = 300_000
+    """Of one request, in the fake's own count."""
+    floats: bool = False
+    """A compatible server that answers with plain numbers whatever encoding is asked for."""
+    whole_only: bool = False
+    """A compatible server that takes no `dimensions`."""
     item: str = r"\[\[item:([^\]]+)\]\]"
     """Finds the item in the user message; without a match its hash names it."""
     vary: bool = False
@@ -98,6 +107,7 @@ class FakeOpenAI:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=2**28, middlewares=[])
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_get("/__fake/stats", self._stats)
         app.router.add_post("/__fake/script", self._script)
         app.router.add_post("/__fake/settings", self._settings)
@@ -128,6 +138,54 @@ class FakeOpenAI:
         finally:
             world.leave(item, status)
 
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        world, now = self.world, self.settings
+        world.enter()
+        name, status = "?", 0
+        try:
+            body = msgspec.json.decode(await request.read())
+            asked = read_asked(body, self._item, now.count_factor, floats=now.floats)
+            name = asked.name
+            self._remember(request, body)
+            answer = await self._answer_texts(request, world, asked, body)
+            status = answer.status
+            return answer
+        finally:
+            world.leave(name, status)
+
+    async def _answer_texts(
+        self, request: web.Request, world: World, asked: Asked, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        now, tokens = self.settings, sum(asked.tokens)
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        refusal = self._refuse_texts(world, asked, body, key)
+        if refusal is not None:
+            return refusal
+        number, attempt, order = world.admit(asked.name)
+        met = Meeting(number, "\n".join(asked.items), attempt, order)
+        rule = next((r for r in self.rules if r.meets(now.seed, met)), None)
+        action: dict[str, Any] = {"kind": "answer"} if rule is None else rule.action
+        if action.get("bill", action["kind"] in BILLED):
+            world.bill_texts(asked.items, tokens, tokens * now.usd_embed_per_m / 1e6)
+        await self._pause(asked.name, attempt)
+        fault = await self._fault(request, action, body, key)
+        if fault is not None:
+            return fault
+        whole = write_answer(asked, rule, no_usage=now.no_usage)
+        if action["kind"] == "half_body":
+            return await self._half(request, whole)
+        if action["kind"] in WRONG_LISTS:
+            return self._json(WRONG_LISTS[action["kind"]])
+        headers = self._limit_headers() | {"x-request-id": "req_fake"} | action.get("headers", {})
+        return web.Response(body=whole, content_type="application/json", headers=headers)
+
+    def _refuse_texts(self, world: World, asked: Asked, body: dict[str, Any], key: str) -> web.Response | None:
+        if self.settings.key and key != self.settings.key:
+            return self._refuse("auth", body, key)
+        most, whole_only = self.settings.embed_tokens_most, self.settings.whole_only
+        wrong = refuse_input(asked, body, tokens_most=most, whole_only=whole_only)
+        return self._json(wrong[1], wrong[0]) if wrong else self._limit(world, body, sum(asked.tokens))
+
     def _item(self, user: str) -> str:
         found = self.pattern.search(user)
         if found is not None:
@@ -157,10 +215,13 @@ class FakeOpenAI:
         if action.get("bill", action["kind"] in BILLED):
             usd = (tokens_in * self.settings.usd_in_per_m + tokens_out * self.settings.usd_out_per_m) / 1e6
             world.bill(item, tokens_in, tokens_out, usd)
-        pause = self.settings.latency + self.settings.jitter * share(self.settings.seed, "jitter", item, met.attempt)
+        await self._pause(item, met.attempt)
+        return await self._act(request, action, text, (tokens_in, tokens_out), body, key)
+
+    async def _pause(self, item: str, attempt: int) -> None:
+        pause = self.settings.latency + self.settings.jitter * share(self.settings.seed, "jitter", item, attempt)
         if pause > 0:
             await asyncio.sleep(pause)
-        return await self._act(request, action, text, (tokens_in, tokens_out), body, key)
 
     def _limit(self, world: World, body: dict[str, Any], tokens: int) -> web.Response | None:
         """None and both meters debited, or the 429 of the limit that binds."""
@@ -240,6 +301,18 @@ class FakeOpenAI:
         body: dict[str, Any],
         key: str,
     ) -> web.StreamResponse:
+        fault = await self._fault(request, action, body, key)
+        if fault is not None:
+            return fault
+        whole = self._completion(body, tokens, text)
+        if action["kind"] == "half_body":
+            return await self._half(request, json.dumps(whole).encode())
+        return self._spoilt(action["kind"], action, whole)
+
+    async def _fault(
+        self, request: web.Request, action: dict[str, Any], body: dict[str, Any], key: str
+    ) -> web.StreamResponse | None:
+        """What is done instead of an answer of any dialect, or None once whatever has to be waited for is over."""
         kind = action["kind"]
         if kind in REFUSALS:
             return self._refuse(kind, body, key)
@@ -247,12 +320,7 @@ class FakeOpenAI:
             await asyncio.sleep(action.get("seconds", 1.0 if kind == "slow" else 3600))
         if kind in ("reset", "reset_before"):
             return cut(request)
-        if kind in PAGES:
-            return PAGES[kind](self, action)
-        whole = self._completion(body, tokens, text)
-        if kind == "half_body":
-            return await self._half(request, whole)
-        return self._spoilt(kind, action, whole)
+        return PAGES[kind](self, action) if kind in PAGES else None
 
     def _spoilt(self, kind: str, action: dict[str, Any], whole: dict[str, Any]) -> web.Response:
         choice = whole["choices"][0]
@@ -260,7 +328,7 @@ class FakeOpenAI:
             case "no_choices":
                 whole["choices"] = []
             case "error200":
-                whole = error_body("The server had an error while processing your request.", "server_error")
+                whole = WRONG_LISTS["error200"]
             case "wrong_types":
                 choice["message"] = "not an object"
             case "finish":
@@ -297,8 +365,7 @@ class FakeOpenAI:
         kind = "text/html" if body.lstrip().startswith("<") else "text/plain"
         return web.Response(text=body, status=status, content_type=kind, headers=headers)
 
-    async def _half(self, request: web.Request, whole: dict[str, Any]) -> web.StreamResponse:
-        data = json.dumps(whole).encode()
+    async def _half(self, request: web.Request, data: bytes) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"content-length": str(len(data)), "content-type": "application/json"})
         await answer.prepare(request)
         await answer.write(data[: len(data) // 2])
@@ -368,6 +435,11 @@ def obey(user: str) -> str:
 
 
 TELLERS: dict[str, Callable[[str], str]] = {"echo": str, "obedient": obey}
+WRONG_LISTS: dict[str, dict[str, Any]] = {
+    "error200": error_body("The server had an error while processing your request.", "server_error"),
+    "no_choices": {"object": "list", "data": None},
+    "wrong_types": {"object": "list", "data": "not a list"},
+}
 PAGES: dict[str, Callable[[FakeOpenAI, dict[str, Any]], web.Response]] = {
     "status": FakeOpenAI._scripted,
     "redirect": FakeOpenAI._redirect,

@@ -11,6 +11,8 @@ BILLED = frozenset(
     {
         "hang", "reset", "half_body", "html200", "malformed", "no_choices", "error200", "finish", "refusal",
         "null_content", "empty", "echo", "same", "hostile", "obedient", "slow", "answer", "wrong_types",
+        "shuffle", "drop_one", "double_one", "empty_data", "null_one", "garbled_one", "nan_one", "inf_one", "zero_one",
+        "short_one", "wrong_dimension",
     }
 )  # fmt: skip
 """Actions that happen after the work was done and paid; `bill` in an action overrides it."""
@@ -31,7 +33,10 @@ def share(seed: int, *what: object) -> float:
 
 @dataclass
 class Meeting:
-    """One admitted request, as rules see it: `number` in the order of admission, `attempt` within its item."""
+    """One admitted request, as rules see it: `number` in the order of admission, `attempt` within its item.
+
+    Of a request for many texts `item` is all of their items, a line each.
+    """
 
     number: int
     item: str
@@ -56,7 +61,7 @@ class Rule:
         if unknown or "kind" not in self.action:
             raise ValueError(f"rule not understood: {self.match} {self.action}")
         if "item" in self.match:
-            self.pattern = re.compile(self.match["item"])
+            self.pattern = re.compile(self.match["item"], re.MULTILINE)
 
     def meets(self, seed: int, met: Meeting) -> bool:
         want = self.match
@@ -118,6 +123,16 @@ REFUSALS: dict[str, tuple[int, dict[str, Any]]] = {
         error_body("This model's maximum context length is 128000 tokens. However, your messages resulted in 140012 "
                    "tokens. Please reduce the length of the messages.", "invalid_request_error",
                    "context_length_exceeded", "messages"),
+    ),
+    "request_too_large": (
+        400,
+        error_body("Requested 416735 tokens, max 300000 tokens per request", "max_tokens_per_request",
+                   "max_tokens_per_request"),
+    ),
+    "no_dimensions": (
+        400,
+        error_body("Model \"{model}\" does not support matryoshka representation, changing output dimensions will lead "
+                   "to poor results.", "BadRequestError", "400"),
     ),
     "filtered": (
         400,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -21,6 +22,9 @@ class World:
         self.tokens_out = 0
         self.bill_usd = 0.0
         self.paid: Counter[str] = Counter()
+        self.embedded: Counter[str] = Counter()
+        """How often each text was embedded and paid; `paid` counts chat."""
+        self.embed_calls = 0
         self.attempts: Counter[str] = Counter()
         self.order: dict[str, int] = {}
         self.statuses: Counter[int] = Counter()
@@ -36,6 +40,12 @@ class World:
         self.paid[item] += 1
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+        self.bill_usd += usd
+
+    def bill_texts(self, items: Sequence[str], tokens: int, usd: float) -> None:
+        self.embedded.update(items)
+        self.embed_calls += 1
+        self.tokens_in += tokens
         self.bill_usd += usd
 
     def enter(self) -> None:
@@ -60,6 +70,9 @@ class World:
             "paid_items": len(self.paid),
             "paid_calls": self.paid.total(),
             "paid_twice": sum(n - 1 for n in self.paid.values()),
+            "embed_calls": self.embed_calls,
+            "embedded_texts": len(self.embedded),
+            "embedded_twice": sum(n - 1 for n in self.embedded.values()),
             "tokens_in": self.tokens_in,
             "tokens_out": self.tokens_out,
             "bill_usd": round(self.bill_usd, 12),
@@ -69,4 +82,5 @@ class World:
         }
         if with_log:
             found["log"] = list(self.log)
+            found["embedded"] = dict(self.embedded)
         return found
