@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cli.flags import RunFlags
+from cli.flags import RunFlags, VectorFlags
+from cli.providers import choose_store
 from cli.settings import Settings, TargetTable
 from jobs.engine.choose import choose_target
 from jobs.engine.job import Job
@@ -76,13 +77,17 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         min_characters=limits.min_characters,
         min_words=limits.min_words,
         error_on_nothing=flags.error_on_nothing,
+        create_namespace=isinstance(flags, VectorFlags) and flags.create_namespace,
+        edited_if_small=isinstance(flags, VectorFlags) and flags.edited is None,
+        create_index=isinstance(flags, VectorFlags) and flags.create_index,
     )
 
 
 def _redo(flags: RunFlags, target: Target) -> Redo | None:
     match flags.redo_where:
         case None:
-            return None
+            looks_for_edited = isinstance(flags, VectorFlags) and flags.edited is not False
+            return Redo("edited", and_pending=True) if looks_for_edited else None
         case ("model" | "prompt" | "edited") as by, value:
             model_cell = next((cell for cell, source in target.cells.items() if source == "model"), "")
             return Redo(by, value, model_cell if by == "model" else "")
@@ -118,5 +123,10 @@ def _key(text: str, columns: Sequence[str]) -> Key:
 
 
 def with_model(target: Target, flags: RunFlags, settings: Settings) -> Target:
-    model = flags.model or settings.model
+    """CATCHUP_MODEL is for those who write; the model of an embedding belongs to its namespace."""
+    model = flags.model or (settings.model if target.embedding is None else None)
     return replace(target, model=model) if model else target
+
+
+def with_store(target: Target, flags: RunFlags, kind: str) -> Target:
+    return choose_store(target, flags.store if isinstance(flags, VectorFlags) else None, kind)

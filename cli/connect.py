@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from cli import streams
-from cli.project import LOOPBACK, password_of, place_of
+from cli.project import password_of, place_of
 from cli.settings import Settings
 from cli.untrusted import clean
 from queries.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from queries.chat import Chat
-    from queries.prices import Price
     from queries.road import Road
-    from queries.tokens import TokenCounter
-
-LOCAL_MODEL = "extractive-v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +24,6 @@ class Choice:
 
     kind: Literal["embedded", "dsn", "supabase"]
     said: str
-
-
-class Provider(NamedTuple):
-    chat: Chat
-    tokens: TokenCounter
-    price: Price
-    model: str
 
 
 def choose_database(settings: Settings, local: bool | None) -> Choice:
@@ -78,7 +66,11 @@ def directory_of(settings: Settings) -> str:
 
 def details(settings: Settings) -> tuple[str, ...]:
     """What --verbose adds: files, hosts, and which keys are there; never a key."""
-    keys = {"OPENAI_API_KEY": settings.openai_api_key, "SUPABASE_SERVICE_ROLE_KEY": settings.supabase_service_role_key}
+    keys = {
+        "OPENAI_API_KEY": settings.openai_api_key,
+        "SUPABASE_SERVICE_ROLE_KEY": settings.supabase_service_role_key,
+        "PINECONE_API_KEY": settings.pinecone_api_key,
+    }
     there = ", ".join(name for name, value in keys.items() if value) or "none"
     files = f"{settings.env_file or 'no .env'}, {settings.toml_file or 'no catchup.toml'}"
     return (
@@ -89,7 +81,12 @@ def details(settings: Settings) -> tuple[str, ...]:
 
 def hide_secrets(settings: Settings) -> None:
     """From here on no output can contain one of them, whoever writes it."""
-    secrets = (settings.database_url, settings.supabase_service_role_key, settings.openai_api_key)
+    secrets = (
+        settings.database_url,
+        settings.supabase_service_role_key,
+        settings.openai_api_key,
+        settings.pinecone_api_key,
+    )
     values = [secret.get_secret_value().strip() for secret in secrets if secret]
     if settings.database_url:
         values.append(password_of(settings.database_url.get_secret_value()))
@@ -132,48 +129,3 @@ def _make_road(settings: Settings, dsn: str, allowed: set[str]) -> Road:
 
     url, key = settings.supabase_url or "", settings.supabase_service_role_key
     return PostgrestRoad(url, key.get_secret_value().strip() if key else "", allow_hosts=tuple(sorted(allowed)))
-
-
-def choose_provider(wanted: str | None, kind: str) -> Literal["openai", "local"]:
-    """Extractive sentences get into somebody's own database only when that is said."""
-    match wanted:
-        case "openai" | "local":
-            return "openai" if wanted == "openai" else "local"
-        case None:
-            return "local" if kind == "embedded" else "openai"
-        case _:
-            raise Misconfigured(f"there is no provider {wanted!r}", fix="--provider openai or --provider local")
-
-
-def open_provider(
-    settings: Settings, name: str, model: str, price: str | None, dry_run: bool, allow_hosts: Iterable[str]
-) -> Provider:
-    from queries.prices import load_price
-    from queries.tokens import TokenCounter
-
-    model = LOCAL_MODEL if name == "local" else model
-    loaded = load_price(model, price)
-    chat = _make_local() if name == "local" else _make_openai(settings, {*settings.allow_hosts, *allow_hosts}, dry_run)
-    return Provider(chat, TokenCounter(model, settings.state_dir / "vocabularies"), loaded, model)
-
-
-def _make_local() -> Chat:
-    from queries.extractive import LocalChat
-
-    return LocalChat()
-
-
-def _make_openai(settings: Settings, allowed: set[str], dry_run: bool) -> Chat:
-    from queries.openai_chat import OpenAIChat
-
-    host = urlsplit(settings.openai_base_url or "").hostname
-    if settings.openai_api_key:
-        key = settings.openai_api_key.get_secret_value().strip()
-    elif dry_run or host in LOOPBACK:
-        key = "none-needed"
-    else:
-        raise Misconfigured(
-            "OPENAI_API_KEY is not set",
-            fix="set it in the environment or .env; or --provider local for extractive sentences without an account",
-        )
-    return OpenAIChat(key, settings.openai_base_url, timeout_s=settings.limits.call_timeout, allow_hosts=allowed)

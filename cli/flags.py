@@ -195,3 +195,21 @@ class RunFlags(WorldFlags):
     error_on_nothing: Annotated[bool, _option("--error-on-nothing", help="Exit 9 when there was nothing to do.")] = (
         False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorFlags(RunFlags):
+    """What only jobs that store vectors ask."""
+
+    edited: Annotated[
+        bool | None,
+        _option(
+            "--edited/--pending-only",
+            help="Also rows whose text changed since: reads the whole table. Default: up to 200,000 rows.",
+        ),
+    ] = None
+    store: Annotated[
+        str | None, _option(metavar="pinecone|pgvector", help="Where vectors go, instead of what the target says.")
+    ] = None
+    create_namespace: Annotated[bool, _option("--create-namespace", help="The namespace is meant to be new.")] = False
+    create_index: Annotated[bool, _option("--create-index", help="Make the index too; a new one is empty.")] = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.flags import RunFlags, takes
+from cli.flags import RunFlags, VectorFlags, takes
 from cli.main import new_app
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def build(name: str) -> Any:
     app = new_app(summary)
 
     @app.command(name, help=summary, epilog=f"Example: {job.example}", context_settings=app.info.context_settings)
-    @takes(RunFlags)
+    @takes(VectorFlags if job.service == "embed" else RunFlags)
     def command(flags: RunFlags) -> None:
         raise typer.Exit(run_job(name, flags, shlex.join(["catchup", *sys.argv[1:]])))
 
@@ -71,6 +71,8 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Settings, vie
             verdict = await _go(work, view, signals)
         finally:
             await work.service.close()
+            if work.space is not None:
+                await work.space.close()
     _finish(verdict, flags, view)
     return int(verdict.exit)
 
@@ -79,19 +81,22 @@ async def _make_work(
     name: str, flags: RunFlags, command: str, settings: Settings, view: View, road: Road, kind: str
 ) -> Work:
     """Everything the engine needs, in the order in which it becomes known."""
-    from cli import choices, connect
+    from cli import choices, providers
     from jobs.engine.work import Work
     from jobs.registry import load_job
     from queries.ledger import Ledger
 
     job, ledger = load_job(name), Ledger(road)
-    wanted = connect.choose_provider(flags.provider, kind)
+    hosts = flags.allow_host or ()
+    wanted = providers.choose_provider(flags.provider, kind)
     target = choices.with_model(await choices.pick_target(job, settings, flags.target, road), flags, settings)
+    target = providers.fit_to_provider(choices.with_store(target, flags, kind), wanted)
     options = choices.options_from(flags, settings, target)
-    chat, tokens, price, model = connect.open_provider(
-        settings, wanted, target.model, flags.price, flags.dry_run, flags.allow_host or ()
+    space = providers.open_space(settings, target, road, hosts)
+    service, tokens, price, model = providers.open_provider(settings, wanted, target, flags.price, flags.dry_run, hosts)
+    return Work(
+        job, target, ledger, service, tokens, price, model, settings.state_dir, options, view, command, space=space
     )
-    return Work(job, target, ledger, chat, tokens, price, model, settings.state_dir, options, view, command)
 
 
 async def _go(work: Work, view: View, signals: Signals) -> Verdict:

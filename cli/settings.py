@@ -97,6 +97,8 @@ class Settings(_Strict):
     supabase_service_role_key: Secret | None = None
     openai_api_key: Secret | None = None
     openai_base_url: Annotated[str, AfterValidator(project.check_url)] | None = None
+    pinecone_api_key: Secret | None = None
+    pinecone_index_host: Annotated[str, AfterValidator(project.check_url)] | None = None
     state_dir: Path = Field(default_factory=lambda: project.default_state_dir(os.environ))
     model: str | None = None
     allow_hosts: tuple[str, ...] = ()
@@ -123,6 +125,8 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "SUPABASE_SERVICE_ROLE_KEY": ("supabase_service_role_key",),
     "OPENAI_API_KEY": ("openai_api_key",),
     "OPENAI_BASE_URL": ("openai_base_url",),
+    "PINECONE_API_KEY": ("pinecone_api_key",),
+    "PINECONE_INDEX_HOST": ("pinecone_index_host",),
     "CATCHUP_MODEL": ("model",),
     "CATCHUP_MAX_COST_RUN": ("limits", "max_cost_run"),
     "CATCHUP_MAX_COST_HOUR": ("limits", "max_cost_hour"),

@@ -86,6 +86,7 @@ SUMMARIES = Target(
         namespace="llm-summaries",
         metadata={**_BESIDE_A_VECTOR, "summary": "llm_summary"},
     ),
+    is_first=True,
 )
 TITLES = Target(
     name="titles",

@@ -21,7 +21,10 @@ _CONDITION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One table as one job fills it. `cells` maps each cell to what goes in: answer, model, now or a literal."""
+    """One table as one job fills it. `cells` maps each cell to what goes in: answer, model, now or a literal.
+
+    `is_first`: the one that is meant where several fit and none is named.
+    """
 
     name: str
     job: str
@@ -34,6 +37,7 @@ class Target:
     max_characters: int = 2_000
     keep_provenance: bool = True
     embedding: Embedding | None = None
+    is_first: bool = False
 
     @property
     def prompt_hash(self) -> str:

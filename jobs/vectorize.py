@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jobs import content, default_targets
-from jobs.chunking import Chunk, Segment, chunk_segments, chunk_text, read_segments
+from jobs.chunking import Chunk, chunk_segments, chunk_text
+from jobs.chunking_segments import Segment, read_segments
 from jobs.embedding import ID_MOST, Embedding
 from jobs.engine.job import Ask, Bad, Good, Keep, Means, Packing, Skip
 from jobs.targets import Target

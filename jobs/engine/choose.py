@@ -21,8 +21,9 @@ async def choose_target(candidates: Sequence[Target], road: Road) -> Target:
             reasons.append(f"{target.name}: {missing.words or missing.what}")
         else:
             fitting.append(target)
-    if len(fitting) == 1:
-        return fitting[0]
+    first = [target for target in fitting if target.is_first]
+    if len(fitting) == 1 or first:
+        return (first or fitting)[0]
     if fitting:
         names = ", ".join(target.name for target in fitting)
         raise Misconfigured(f"several targets fit this database: {names}", fix="say which with --target")

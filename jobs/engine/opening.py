@@ -42,7 +42,7 @@ def run_params(target: Target, model: str, options: Options) -> dict[str, Any]:
         "prompt": target.prompt_hash,
         "model": model,
         "where": [list(pair) for pair in options.where],
-        "redo": [options.redo.by, options.redo.value] if options.redo else None,
+        "redo": [options.redo.by, options.redo.value] if options.redo and not options.redo.and_pending else None,
         "minimum": [options.min_characters, options.min_words],
     }
 

@@ -32,3 +32,4 @@ class Options:
     error_on_nothing: bool = False
     create_namespace: bool = False
     create_index: bool = False
+    edited_if_small: bool = False

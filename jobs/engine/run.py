@@ -23,6 +23,7 @@ from queries.ledger import Hello, RunRecord
 from queries.table import PageQuery, TableFacts
 
 _TICK_S = 0.1
+_EDITED_MOST = 200_000  # rows: about a second of the database, if each is a kilobyte
 
 
 class Run:
@@ -105,6 +106,7 @@ class Run:
         else:
             self._hello = hello
             facts = await self._facts()
+            work = self._decide_on_edited(facts)
             self._notes += check_table(work.target, facts)
             await check_destination(work, facts, self._database.insist)
             self._plan = await self._make_plan(facts, self._query())
@@ -123,6 +125,7 @@ class Run:
             self._hello = await self._greet()
             check_ledger(self._hello, self.work.target)
             facts = await self._facts()
+            self._decide_on_edited(facts)
             self._notes += check_table(self.work.target, facts)
             await check_destination(self.work, facts, self._database.insist)
             record = await opening.earlier(home)
@@ -144,6 +147,17 @@ class Run:
 
     async def _facts(self) -> TableFacts:
         return await self._database.insist(lambda: self.work.ledger.facts(self.work.target.spec))
+
+    def _decide_on_edited(self, facts: TableFacts) -> Work:
+        """No index finds a text that was edited; walking a large table for it is an operator's decision."""
+        options = self.work.options
+        if options.edited_if_small and facts.estimated_rows > _EDITED_MOST:
+            self.work = replace(self.work, options=replace(options, redo=None))
+            self._notes.append(
+                f"edited texts are not looked for in a table of ~{facts.estimated_rows:,} rows: --edited does, "
+                "and `catchup verify` finds them"
+            )
+        return self.work
 
     def _opening(self, state: StateDir) -> Opening:
         work = self.work
