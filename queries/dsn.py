@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,10 +12,12 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
+from queries.dsn_vectors import VectorArray, VectorArrayDumper, put_statement
 from queries.errors import CatchupError, Misconfigured
 from queries.postgres_errors import lost_answer, malformed_answer, translate_connect, translate_psycopg
-from queries.road import as_argument
+from queries.road import VectorTable, as_argument
 from queries.table import UNARY, Condition, Key
+from queries.vectors import VectorRecord
 
 _CONNECT_S = 10
 _OPERATORS = {op: op for op in ("=", "<>", "<", ">", *UNARY)}
@@ -71,6 +73,15 @@ class DsnRoad:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(query)
             return await cursor.fetchall()
+
+    async def put_vectors(self, table: VectorTable, records: Sequence[VectorRecord]) -> int:
+        """What catchup_space_put does, with the vectors in binary; returns how many rows the database took."""
+        query, arguments = put_statement(table, records)
+        async with self._connected(writing=True) as connection:
+            cursor = connection.cursor()
+            cursor.adapters.register_dumper(VectorArray, VectorArrayDumper)
+            await cursor.execute(query, arguments)
+            return cursor.rowcount
 
     async def close(self) -> None:
         while self._idle:

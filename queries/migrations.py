@@ -22,6 +22,8 @@ _FUNCTIONS = (
     *("hello", "facts", "page", "count", "upper", "read_back", "write"),
     *("open_run", "reopen_run", "runs", "close_run", "ask_cancel", "cancel_dead", "named", "standing", "prune"),
     *("take_lease", "beat", "release", "take_lump", "settle_run"),
+    *("space_facts", "space_create", "space_put", "space_seen", "space_ids", "space_delete", "space_query"),
+    *("column_facts", "column_query", "place", "claim_place"),
 )
 # Two `migrate` at once would deadlock on each other's `create or replace`: the second waits here instead.
 _ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtext('catchup migrate'))"
@@ -138,7 +140,8 @@ def index_sql(registration: Registration) -> str:
 
 
 def _plain(op: str) -> str:
-    return {known: known for known in ("=", "<>", "<", ">", *UNARY)}[op]
+    known: tuple[str, ...] = ("=", "<>", "<", ">", *UNARY)
+    return known[known.index(op)]
 
 
 def _policy_sql(schema: str, table: str, verb: str) -> sql.Composed:
