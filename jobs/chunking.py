@@ -1,10 +1,10 @@
 """Texts cut into what is embedded: by kind of content, within the model's limit, the same way every time.
 
-No splitter is imported; compared on 2026-11-21 on texts of 200 kB, 600 tokens. semantic-text-splitter 0.33 (MIT, one
-author, active, 19 MB) holds the limit, but counts each character 8 to 54 times where we count it 3 to 5 times (0.2 to 1.4 s, we
-0.04 to 0.3), moves its cuts with the Unicode tables of its release, so that an upgrade could mean paying again, and knows
-neither seconds nor overlap in them. langchain-text-splitters 1.1 (MIT, 70 MB with what it needs) went over the limit (601);
-chonkie 1.7 (MIT, 90 MB) fails with a counter that is not its own.
+No splitter is imported. Compared on 2026-11-21, on texts of 200 kB and 600 tokens a chunk: semantic-text-splitter 0.33
+(MIT, one author, active, 19 MB) holds the limit, but counts each character 8 to 54 times (0.2 to 1.4 s; here 3 to 5
+times, 0.04 to 0.3 s), may cut elsewhere after an upgrade, which would mean paying again, and knows neither seconds nor
+an overlap in them. langchain-text-splitters 1.1 (MIT, 70 MB with what it needs) went over the limit: 601. chonkie 1.7
+(MIT, 90 MB) fails with a counter that is not its own.
 """
 
 from __future__ import annotations
