@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start] [--seconds 180] [--rows 10000,100000]"""
+"""python -m bench [pace|memory|start|minilm] [--seconds 180] [--rows 10000,100000]"""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import subprocess
 import sys
 import time
 
-from bench import memory, pace
+from bench import memory, minilm, pace
 from bench.world import world
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=["all", "pace", "memory", "start"])
+    parser.add_argument("what", nargs="?", default="all", choices=["all", "pace", "memory", "start", "minilm"])
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--rows", default="10000,100000")
     parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
     asked = parser.parse_args()
     if asked.what in ("all", "start"):
         say("start", measure_start())
+    if asked.what in ("all", "minilm"):
+        say("minilm", minilm.measure())
+    if asked.what in ("start", "minilm"):
+        return
     with world() as place:
         if asked.what in ("all", "pace"):
             for tokens_bind in (False, True):

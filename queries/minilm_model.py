@@ -105,9 +105,8 @@ def load_vocabulary() -> WordPieces:
 def load_model() -> Model:
     """A third of a second; it opens no connection and writes nothing."""
     check_installed()
-    # From 1.29 on its builds report to their maker from any system, and leave an identifier and a queue of events in the
-    # user's cache folder; this, set before it is loaded, forbids all three (its Privacy.md, read 2026-11-21). The lock
-    # has an older one, which on Linux and macOS cannot.
+    # Builds from 1.29 on report to their maker and leave an identifier and a queue of events in the user's cache; this,
+    # set before one is loaded, forbids all of it (its Privacy.md, read 2026-11-21). The locked 1.28 cannot do it.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime as ort  # type: ignore[import-untyped]  # noqa: PLC0415 - heavy, and optional
