@@ -40,8 +40,8 @@ def floats(vector: bytes) -> list[float]:
 VECTORS: list[tuple[str, Any, list[float] | str]] = [
     ("base64", packed(1, -2), [1, -2]),
     ("numbers", [0.5, 2], [0.5, 2]),
-    ("tiny", [1e-30, 0], [np.float32(1e-30), 0]),
-    ("large but finite", packed(3e38, -3e38), [np.float32(3e38), np.float32(-3e38)]),
+    ("tiny", [1e-30, 0], [float(np.float32(1e-30)), 0]),
+    ("large but finite", packed(3e38, -3e38), [float(np.float32(3e38)), float(np.float32(-3e38))]),
     ("too large for float32", [1e39, 1], "not_finite"),
     ("too large for float64", [HUGE, 1], "no_vector"),
     ("infinite", packed(-math.inf, 1), "not_finite"),
