@@ -36,7 +36,7 @@ _PACE = re.compile(r"per (?:second|minute)|pace your|too many requests|rate limi
 _DIMENSION = re.compile(r"dimension\D{0,20}\d*\s*does not match|dimension of the index|vector dimension", re.I)
 _TOO_LARGE = re.compile(r"message length too large|larger than the maximum supported size|payload too large", re.I)
 _NAMESPACE = re.compile(r"namespace", re.I)
-_QUOTED = re.compile(r"(metadata value.*?got )(['\"]).*\2", re.I | re.S)
+_REPEATED = re.compile(r"(metadata value.*?got ).*?((?: for field '[^']*')?\.?)$", re.I | re.S)
 
 # What a 400 complains of, as a short stable word for the books; the first that fits.
 _COMPLAINTS = (
@@ -83,7 +83,7 @@ def classify(
     headers = headers or {}
     said = read_error(body)
     # A complaint about metadata repeats the value it dislikes, which is a row's content.
-    told = _QUOTED.sub(r"\1...", said.message)
+    told = _REPEATED.sub(r"\1...\2", said.message)
     seen = _Seen(status, said, clean_words(told, secrets, ""), told_wait_s(headers, said.message, now_s=now_s), writing)
     return _by_words(seen) or _by_status(seen)
 

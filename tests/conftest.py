@@ -2,6 +2,7 @@
 
 pytest_plugins = [  # what others import stands first, or pytest cannot rewrite its assertions
     "tests.servers.fake_openai",
+    "tests.servers.fake_pinecone",
     "tests.servers.fake_process",
     "tests.servers.postgres",
     "tests.servers.lite",

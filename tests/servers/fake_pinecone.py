@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 from urllib.parse import unquote
 
-import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -28,25 +27,21 @@ from aiohttp import web
 from tests.servers.fake_limits import Meter
 from tests.servers.fake_pinecone_world import (
     BYTES_MOST,
+    CHEAP,
+    LSN_HEADERS,
+    MONTHLY,
+    PER_SECOND,
     RECORDS_MOST,
     Index,
     Namespace,
     Refused,
     Stored,
     check_id,
+    plain,
     read_records,
+    shown,
 )
 from tests.servers.fake_script import Meeting, Rule, read_script
-
-MONTHLY = (
-    "Request failed. You've reached your write unit limit for the current month (2000000). "
-    "To continue writing data, upgrade your plan."
-)
-PER_SECOND = "Request failed. You've reached the max upsert size limit per second for index videos. Pace your upserts."
-LSN_HEADERS = {
-    "on": ("x-pinecone-request-lsn", "x-pinecone-max-indexed-lsn"),
-    "old": ("x-pinecone-lsn-committed", "x-pinecone-lsn-reconciled"),
-}
 
 
 @dataclass(frozen=True)
@@ -72,16 +67,6 @@ class Settings:
     seed: int = 1
 
 
-class CheapRecord(msgspec.Struct):
-    id: str
-
-
-class CheapUpsert(msgspec.Struct):
-    vectors: list[CheapRecord]
-    namespace: str = ""
-
-
-CHEAP = msgspec.json.Decoder(CheapUpsert)
 Answer = tuple[dict[str, Any], dict[str, str]]
 
 
@@ -445,15 +430,6 @@ class FakePinecone:
     async def _reset(self, _: web.Request) -> web.Response:
         self.reset()
         return web.json_response({})
-
-
-def plain(namespace: str) -> str:
-    return "" if namespace == "__default__" else namespace
-
-
-def shown(id_: str, stored: Stored) -> dict[str, Any]:
-    values = [] if stored.values is None else stored.values.tolist()
-    return {"id": id_, "values": values} | ({"metadata": stored.metadata} if stored.metadata else {})
 
 
 def cut(request: web.Request) -> web.Response:

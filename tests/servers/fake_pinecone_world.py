@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -16,6 +17,15 @@ RECORDS_MOST = 1_000
 BYTES_MOST = 2_000_000
 METADATA_MOST = 40_000
 ID_MOST = 512
+MONTHLY = (
+    "Request failed. You've reached your write unit limit for the current month (2000000). "
+    "To continue writing data, upgrade your plan."
+)
+PER_SECOND = "Request failed. You've reached the max upsert size limit per second for index videos. Pace your upserts."
+LSN_HEADERS = {
+    "on": ("x-pinecone-request-lsn", "x-pinecone-max-indexed-lsn"),
+    "old": ("x-pinecone-lsn-committed", "x-pinecone-lsn-reconciled"),
+}
 
 
 class Refused(Exception):
@@ -169,3 +179,24 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     size = len(orjson.dumps(metadata))
     if size > METADATA_MOST:
         raise Refused(f"Metadata size is {size} bytes, which exceeds the limit of {METADATA_MOST} bytes per vector")
+
+
+class CheapRecord(msgspec.Struct):
+    id: str
+
+
+class CheapUpsert(msgspec.Struct):
+    vectors: list[CheapRecord]
+    namespace: str = ""
+
+
+CHEAP = msgspec.json.Decoder(CheapUpsert)
+
+
+def plain(namespace: str) -> str:
+    return "" if namespace == "__default__" else namespace
+
+
+def shown(id_: str, stored: Stored) -> dict[str, Any]:
+    values = [1.0] if stored.values is None else stored.values.tolist()  # the client takes no empty vector
+    return {"id": id_, "values": values} | ({"metadata": stored.metadata} if stored.metadata else {})
