@@ -64,7 +64,7 @@ class Model:
 
     def encode(self, texts: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """One vector of length 1 for each: the mean over its pieces, as sentence-transformers pools this model."""
-        import numpy as np  # noqa: PLC0415 - 0.1 s that only a run with local vectors needs
+        import numpy as np  # noqa: PLC0415 - 0.1 s that choosing the provider does not need
 
         longest = max(len(ids) for ids in texts)
         ids = np.full((len(texts), longest), self.pieces.pad, dtype=np.int64)
@@ -92,7 +92,7 @@ def find_package(name: str) -> Path:
 
 def check_installed() -> None:
     """Refuses early and cheaply, before anything is loaded."""
-    for name in ("onnxruntime", "numpy", WEIGHTS.package, VOCABULARY.package):
+    for name in ("onnxruntime", WEIGHTS.package, VOCABULARY.package):
         find_package(name)
 
 

