@@ -53,6 +53,13 @@ async def test_a_flag_is_pending_while_it_is_false_or_null(world: World) -> None
     assert [row["id"] for row in peeked] == [1, 2]
 
 
+async def test_a_window_knows_the_columns_of_its_conditions(world: World) -> None:
+    """Also those that are neither read nor written: a window of three keys holds the two candidates among them."""
+    ledger = await talks(world)
+    looked = await ledger.look(query_of(FLAGGED, in_window=True, limit=3, where=(("is_public", "true"),)))
+    assert [row.key for row in looked.rows] == [("1",), ("2",)]
+
+
 async def test_a_flag_is_set_under_its_old_value(world: World) -> None:
     """Null and false are both `was`; a flag somebody else set counts as wrote, since it says what we would say."""
     ledger = await talks(world)

@@ -198,14 +198,14 @@ declare
     is_redo boolean := q->'redo'->>'by' is not null;
     guard text := catchup.guard_sql(spec, catchup.joined_sql(spec));
     parts text[] := array[catchup.slice_sql(spec, types, q->'above', q->'upto')];
-    old text[];
-    pending text[] := array(
+    old text[] := array['true'];
+    pending text[] := array['true'] || array(
         select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value') from jsonb_array_elements(spec->'pending') as c);
 begin
     parts := parts || array(
         select catchup.condition_sql(types, w->>0, '=', w->>1) from jsonb_array_elements(q->'where') as w);
     if is_redo then
-        old := array(
+        old := old || array(
             select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
             from jsonb_array_elements(spec->'pending') as c where not spec->'cells' ? (c->>'column'));
         old := old || catchup.has_value_sql(spec, types) || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);

@@ -19,7 +19,12 @@ begin
     end if;
     -- Named columns, not t.*: the least-privilege role may not read the rest.
     select string_agg(format('t.%I', name), ', ') into needed
-    from (select distinct jsonb_array_elements_text((spec->'key') || catchup.shown(spec) || (spec->'cells'))) as c(name);
+    from (
+        select jsonb_array_elements_text((spec->'key') || catchup.shown(spec) || (spec->'cells'))
+        union select c->>'column' from jsonb_array_elements(spec->'pending') as c
+        union select w->>0 from jsonb_array_elements(q->'where') as w
+        union select nullif(q->'redo'->>'cell', '')
+    ) as c(name) where name is not null;
     execute format(
         'select coalesce(jsonb_agg(jsonb_build_object(''key'', %1$s, ''guard'', %2$s, ''values'', %3$s, ''was'', %4$s, '
         '''joined'', j.rows, ''known'', %11$s) order by %5$s), ''[]''::jsonb) '
