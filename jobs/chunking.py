@@ -102,15 +102,17 @@ class Chunking:
 
 
 def chunk_text(text: str, chunking: Chunking, count: Count) -> list[Chunk]:
-    """In order, without a word lost; nothing of a blank text, one chunk of whatever fits into one."""
+    """In order, without a word lost; nothing of a blank text, one chunk of whatever fits into one.
+
+    A text has no segments: it is cut by paragraphs then.
+    """
     text = text.strip()
     if not text:
         return []
+    chunking = _without_times(chunking)
     tokens = count(text)
     if tokens <= chunking.most:
         return [Chunk(text, tokens)]
-    if chunking.kind == "segments":
-        chunking = _without_times(chunking)
     atoms = break_text(text, chunking.most, count, by_sentence=_STRONGEST[chunking.kind] > 0)
     return _pack(text, atoms, chunking, count)
 
@@ -119,7 +121,7 @@ def chunk_segments(segments: Sequence[Segment], chunking: Chunking, count: Count
     """As `chunk_text`, with the time each chunk covers; without timestamps segments are read as one text."""
     spoken = [segment for segment in segments if segment.text.strip()]
     if any(segment.start_s is None or segment.end_s is None for segment in spoken):
-        return chunk_text("\n".join(segment.text for segment in spoken), _without_times(chunking), count)
+        return chunk_text("\n".join(segment.text for segment in spoken), chunking, count)
     if not spoken:
         return []
     # A piece of a long segment must be short enough to be an overlap.
@@ -150,12 +152,10 @@ def _pack(text: str, atoms: Sequence[Atom], chunking: Chunking, count: Count) ->
         seconds=(chunking.seconds_least, chunking.seconds_most) if chunking.kind == "segments" else None,
     )
     packing = Packing(text, atoms, rule, count)
-    chunks = []
-    for cut in packing.pack():
-        words = packing.read(cut.start, cut.end)
-        if words:
-            chunks.append(_read_time(Chunk(words, cut.tokens), atoms[cut.start : cut.end]))
-    return chunks
+    return [
+        _read_time(Chunk(packing.read(cut.start, cut.end), cut.tokens), atoms[cut.start : cut.end])
+        for cut in packing.pack()
+    ]
 
 
 def _read_time(chunk: Chunk, atoms: Sequence[Atom]) -> Chunk:

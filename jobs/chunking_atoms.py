@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.chunking_segments import Segment
 
@@ -44,10 +44,13 @@ def break_text(text: str, most: int, count: Callable[[str], int], *, by_sentence
     room = most // _PER_CHUNK
     cuts = _find_cuts(text) if by_sentence else [(len(text), WORD)]
     longest = len(text) if by_sentence else max(_FEW_WORDS, room)
-    atoms, begin = [], 0
+    atoms: list[Atom] = []
+    begin = 0
     for end, level in cuts:
-        for a, b, tokens in _fit(text, begin, end, room, longest, count):
-            atoms.append(Atom(a, b, tokens, level if b == end else WORD))
+        pieces = _break_span(text, begin, end, room, longest, count)
+        atoms += [Atom(a, b, tokens, level if b == end else WORD) for a, b, tokens in pieces]
+        if atoms and not pieces:
+            atoms[-1] = replace(atoms[-1], level=max(level, atoms[-1].level))
         begin = end
     return atoms
 
@@ -66,7 +69,7 @@ def break_segments(
             longest = max(_FEW_WORDS, int(longest * seconds / (stop - start)))
         level = PARAGRAPH if _SENTENCE_END.search(spoken, len(spoken) - 4 if len(spoken) > 4 else 0) else LINE
         pace = (stop - start) / (end - begin)
-        for a, b, tokens in _fit(text, begin, end, most // _PER_CHUNK, longest, count):
+        for a, b, tokens in _break_span(text, begin, end, most // _PER_CHUNK, longest, count):
             until = stop if b == end else start + (b - begin) * pace
             atoms.append(Atom(a, b, tokens, level if b == end else WORD, start + (a - begin) * pace, until))
         begin = end
@@ -85,6 +88,24 @@ def _find_cuts(text: str) -> Iterator[tuple[int, int]]:
     if held and held[0] != len(text):
         yield held
     yield len(text), PARAGRAPH
+
+
+def _break_span(
+    text: str, begin: int, end: int, room: int, longest: int, count: Callable[[str], int]
+) -> list[tuple[int, int, int]]:
+    """Pieces with words in them: a blank one would be a chunk that says nothing new."""
+    pieces: list[tuple[int, int, int]] = []
+    blank = 0
+    for a, b, tokens in _fit(text, begin, end, room, longest, count):
+        if text[a:b].isspace():
+            blank += tokens
+        else:
+            pieces.append((a, b, tokens + blank))
+            blank = 0
+    if blank and pieces:
+        a, _, tokens = pieces[-1]
+        pieces[-1] = (a, end, tokens + blank)
+    return pieces
 
 
 def _fit(

@@ -134,7 +134,7 @@ class Packing:
             return cuts
         before, last = cuts[-2:]
         least, most = self._rule.least, self._rule.most
-        if self._sum(last.fresh, last.end) >= 2 * least or self._measure(last.fresh, last.end) >= least:
+        if (last.tokens if last.start == last.fresh else self._measure(last.fresh, last.end)) >= least:
             return cuts
         tokens = self._measure(before.start, last.end)
         if tokens <= most:
