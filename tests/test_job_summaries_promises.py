@@ -47,10 +47,11 @@ async def test_f48_work_and_not_one_call_is_exit_1(bench: Bench, monkeypatch: py
     """Planted: every request ends before it is sent, booked as still to do. The sum is right, and it is no 0."""
     await bench.fill(3)
 
-    async def do_nothing(self: Asking, ask: Ask) -> None:
+    async def do_nothing(self: Asking, ask: Ask) -> list[Ask]:
         self.books.to_do += len(ask.rows)
+        return []
 
-    monkeypatch.setattr(Asking, "ask", do_nothing)
+    monkeypatch.setattr(Asking, "_ask", do_nothing)
     verdict = await bench.run()
     assert verdict.books.balance()
     assert (verdict.exit, verdict.calls) == (Exit.UNEXPECTED, 0)
