@@ -33,7 +33,9 @@ _PLAN = re.compile(
     re.I,
 )
 _PACE = re.compile(r"per (?:second|minute)|pace your|too many requests|rate limit", re.I)
-_DIMENSION = re.compile(r"dimension\D{0,20}\d*\s*does not match|dimension of the index|vector dimension", re.I)
+_DIMENSION = re.compile(
+    r"dimension\D{0,20}\d*\s*does not match|dimension of the index|vector dimension|must have dimension", re.I
+)
 _TOO_LARGE = re.compile(r"message length too large|larger than the maximum supported size|payload too large", re.I)
 _NAMESPACE = re.compile(r"namespace", re.I)
 _REPEATED = re.compile(r"(metadata value.*?got ).*?((?: for field '[^']*')?\.?)$", re.I | re.S)

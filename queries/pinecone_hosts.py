@@ -66,7 +66,7 @@ def _name(address: str) -> str:
     """The host of a plain http(s) URL, or nothing."""
     try:
         parts = urlsplit(address)
-        odd = parts.username is not None or parts.query or parts.fragment or (parts.port or 1) < 1
+        odd = parts.username is not None or parts.query or parts.fragment or parts.port == 0
     except ValueError:
         return ""
     return "" if odd or parts.scheme not in ("http", "https") else (parts.hostname or "").lower()

@@ -83,6 +83,13 @@ CASES = (
     Case("a namespace twice", 409, plane("Namespace ns already exists", 6), Transient, ALREADY_THERE, writing=False),
     Case("another dimension", 400, plane(DIMENSION), Misconfigured, "dimension"),
     Case("another dimension in a query", 400, plane(f"Query {DIMENSION}"), Misconfigured, "dimension", writing=False),
+    Case(
+        "another dimension, in needledb's words",
+        400,
+        plane("vectors must have dimension 8, got 4"),
+        Misconfigured,
+        "dimension",
+    ),
     Case("metadata of a wrong kind", 400, plane(METADATA), DataRejected, "metadata"),
     Case(
         "metadata too large",

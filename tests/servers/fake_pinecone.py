@@ -234,9 +234,6 @@ class FakePinecone:
     async def _redirect(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
         return web.Response(status=action.get("status", 307), headers={"location": action["location"]})
 
-    async def _cut(self, request: web.Request, action: dict[str, Any]) -> web.StreamResponse:
-        return cut(request)
-
     async def _ignore(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
         await asyncio.sleep(action.get("seconds", 3600))
         return web.Response(status=504)
@@ -416,8 +413,8 @@ class FakePinecone:
         }
 
     async def _tell(self, request: web.Request) -> web.Response:
-        extra = {"ids": sorted(self.vectors(request.query["ids"]))} if "ids" in request.query else {}
-        return web.json_response(self.stats() | extra)
+        ids = {"ids": sorted(self.vectors(request.query["ids"]))} if "ids" in request.query else {}
+        return web.json_response(self.stats() | ids)
 
     async def _script(self, request: web.Request) -> web.Response:
         self.script(*await request.json())
@@ -446,7 +443,7 @@ BEFORE: dict[str, Callable[[FakePinecone, web.Request, dict[str, Any]], Awaitabl
     "throttle": FakePinecone._throttle,
     "month": FakePinecone._month,
     "redirect": FakePinecone._redirect,
-    "reset_before": FakePinecone._cut,
+    "reset_before": lambda _, request, action: asyncio.sleep(0, cut(request)),
     "ignore": FakePinecone._ignore,
 }
 """Kinds that end a request before any work is done; "reset", "hang", "half_body", "malformed" come after it."""
