@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -124,8 +125,9 @@ def _fit(
 
 
 def _cut_windows(text: str, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    while end - begin > size:
-        at = _find_break(text, begin, begin + size)
+    """Of about one size: a last one of two letters would be no overlap worth the name."""
+    while (length := end - begin) > size:
+        at = _find_break(text, begin, begin + math.ceil(length / math.ceil(length / size)))
         yield begin, at
         begin = at
     yield begin, end

@@ -112,13 +112,15 @@ class Packing:
         return early[-1] if early else chosen
 
     def _go_back(self, before: Cut) -> int:
-        """Where the next chunk starts: as many of the last atoms again as the overlap's share allows."""
-        fresh, share = before.end, self._rule.overlap
-        start = fresh
-        while share and start - 1 > before.start and self._share(start - 1, before) <= share * _OVERLAP_SLACK:
+        """Where the next chunk starts: as many of the last atoms again as come nearest to the overlap's share."""
+        start, share = before.end, self._rule.overlap
+        if not share:
+            return start
+        while start - 1 > before.start and self._share(start - 1, before) <= share * _OVERLAP_SLACK:
             start -= 1
-        if share and start == fresh and fresh - 1 > before.start and self._share(fresh - 1, before) <= 2 * share:
-            return fresh - 1
+        if start - 1 > before.start:
+            less, more = (abs(self._share(at, before) - share) for at in (start, start - 1))
+            start -= more < less
         return start
 
     def _share(self, start: int, cut: Cut) -> float:

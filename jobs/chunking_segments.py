@@ -89,7 +89,7 @@ def _seconds(number: int, entry: Mapping[str, Any], names: tuple[str, ...]) -> f
 
 def _fill_ends(segments: list[Segment]) -> list[Segment]:
     filled = []
-    for segment, following in zip(segments, [*segments[1:], None], strict=True):
+    for segment, following in zip(segments, [*segments, None][1:], strict=True):
         if segment.start_s is None or segment.end_s is not None:
             filled.append(segment)
             continue
