@@ -22,7 +22,7 @@ async def test_after_the_first_signal_no_paid_request_starts(bench: Bench, after
         assert bench.running is not None
         assert bench.running.session is not None
         bench.running.ask_stop(Exit.SIGINT, "interrupted")
-        return bench.running.session.asking.tally.calls
+        return bench.running.session.settling.tally.calls
 
     verdict, sent_then = await asyncio.gather(bench.run(), signal())
     assert verdict.exit is Exit.SIGINT

@@ -1,4 +1,4 @@
-"""The road of one request: admitted, booked, sent, classified, judged, journaled. Retries happen only here."""
+"""The road of one request: admitted, booked, sent, classified. Retries happen only here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from jobs.engine import fault_points
-from jobs.engine.books import Books
 from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget, Reservation
 from jobs.engine.clock import Clock
-from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
-from jobs.engine.database import Database
-from jobs.engine.job import Answer, Ask, Bad, Good, Job, Means, Service
+from jobs.engine.insistence import Insistence
+from jobs.engine.job import Answer, Ask, Job, Means, Service
 from jobs.engine.journal import Journal
-from jobs.engine.past import Paid
 from jobs.engine.rate_limit import RateLimit, Ticket
+from jobs.engine.settling import Settling
 from jobs.engine.stop import Stop
-from jobs.engine.verdict import Exit
-from jobs.engine.write_back import Entry, WriteBack
+from jobs.engine.write_back import WriteBack
 from queries.errors import (
     CatchupError,
     ItemPermanent,
@@ -31,8 +28,7 @@ from queries.errors import (
     Unreachable,
     UpstreamError,
 )
-from queries.ledger import RowVerdict, Spend, WriteRow
-from queries.table import Row
+from queries.ledger import Spend
 
 # One call in five failing is weather the operator must not see as failed rows (UPSTREAMS O5): at five
 # tries it would still name one row in three thousand, at eight one in four hundred thousand.
@@ -40,7 +36,6 @@ _TRIES_MOST = 8
 _PAID_TRIES_MOST = 3  # tries that may have been billed: malformed or missing answers
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
-_ALIKE_MOST = 20
 
 
 class Stopped(Exception):
@@ -59,37 +54,24 @@ class Errand:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What went over the wire in this session."""
-
-    calls: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-
-@dataclass(slots=True)
 class Asking:
+    """`stores` are where results go: while one of them is failing nothing more is paid for."""
+
     job: Job
     means: Means
     service: Service
     clock: Clock
     journal: Journal
     writer: WriteBack
-    deliver: Callable[[Paid], None]
-    books: Books
+    settling: Settling
     budget: Budget
     rate: RateLimit
     slots: Slots
     breaker: Breaker
-    database: Database
-    collapse: Collapse
+    stores: Sequence[Insistence]
     stop: Stop
     may_pay: Callable[[], bool]
-    tally: Tally = field(default_factory=Tally)
     sending: set[asyncio.Task[None]] = field(default_factory=set)
-    last_text: tuple[str, str] | None = None
-    alike: int = 0
-    last_reason: str = ""
 
     async def run(self, errand: Errand) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
@@ -111,8 +93,8 @@ class Asking:
                 self.breaker.succeeded()
                 if len(ask.parts) > 1:
                     return self._halves(ask)
-                self._fail(ask.rows, refusal.reason, refusal.words or refusal.what)
-                self._note_refusal(refusal)
+                self.settling.fail(ask.rows, refusal.reason, refusal.words or refusal.what)
+                self.settling.note_refusal(refusal)
                 return []
             except (Transient, UnknownOutcome) as fault:
                 self.breaker.failed(fault)
@@ -123,30 +105,20 @@ class Asking:
                 if others_work and (failures >= _TRIES_MOST or paid_failures >= _PAID_TRIES_MOST):
                     if len(ask.parts) > 1:
                         return self._halves(ask)
-                    self._fail(ask.rows, "no answer", f"{failures} tries; the last: {fault.words or fault.what}")
+                    self.settling.fail(
+                        ask.rows, "no answer", f"{failures} tries; the last: {fault.words or fault.what}"
+                    )
                     return []
                 await self._back_off(fault, failures)
                 continue
             self.breaker.succeeded()
-            self.alike = 0
             self._learn(ticket, answer)
-            return self._settle(ask, attempt, reservation, answer)
+            return self.settling.settle(ask, attempt, reservation, answer)
 
     def _halves(self, ask: Ask) -> list[Ask]:
         """One row of many spoils a request: it is found by halving, and the others are not blamed."""
         middle = len(ask.parts) // 2
         return [self.job.pack(part) for part in (ask.parts[:middle], ask.parts[middle:])]
-
-    def _note_refusal(self, refusal: ItemPermanent) -> None:
-        """A refusal that meets every row alike is no row's fault, whatever it calls itself."""
-        self.alike = self.alike + 1 if refusal.reason == self.last_reason else 1
-        self.last_reason = refusal.reason
-        if self.alike >= _ALIKE_MOST:
-            self.stop.ask(
-                Exit.REFUSED,
-                f"the provider refused {self.alike} rows in a row for the same reason: {refusal.words or refusal.what}",
-                "look at the model and its parameters; --retry-failed takes these rows again",
-            )
 
     def worst_usd(self, ask: Ask) -> float:
         return self.means.price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most)
@@ -154,7 +126,8 @@ class Asking:
     async def _admit(self, ask: Ask) -> tuple[Reservation, Ticket]:
         """Every gate in turn: a healthy upstream and database, money, pace. Nothing is paid without all of them."""
         self._check_stop()
-        await self.database.well()
+        for store in self.stores:
+            await store.well()
         await self.breaker.enter()
         self._check_stop()
         reservation = await self.budget.reserve(self.worst_usd(ask))
@@ -185,7 +158,7 @@ class Asking:
     async def _send(self, ask: Ask, reservation: Reservation) -> tuple[int, Answer]:
         """One attempt, booked before it leaves; one without an answer is booked again for what it may cost."""
         attempt = self.journal.attempted([row.key for row in ask.rows], reservation.worst_usd)
-        self.tally.calls += 1
+        self.settling.tally.calls += 1
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self.sending.add(task)
         try:
@@ -214,93 +187,9 @@ class Asking:
         now = self.clock.now()
         self.slots.learn(now - ticket.sent_at, allowed, now)
 
-    def _settle(self, ask: Ask, attempt: int, reservation: Reservation, answer: Answer) -> list[Ask]:
-        """Books the money, judges the answer, journals both; returns the changed requests where one more try is due."""
-        # a server that does not say what it used is counted for, not taken as free
-        tokens_out = answer.tokens_out or self.means.tokens.count(answer.text or "")
-        usd = self.means.price.worst_usd(answer.tokens_in or ask.tokens_in, tokens_out)
-        self.budget.settle(reservation, usd)
-        self.tally.tokens_in += answer.tokens_in
-        self.tally.tokens_out += answer.tokens_out
-        self.writer.spend(Spend(1, answer.tokens_in, answer.tokens_out, usd))
-        goods: list[tuple[Good, Paid]] = []
-        bads: list[RowVerdict] = []
-        again: list[Ask] = []
-        for verdict in self._judge(ask, answer):
-            if isinstance(verdict, Good):
-                goods.append((verdict, self._paid(verdict, answer)))
-            elif verdict.again is not None:
-                again.append(verdict.again)
-            else:
-                bads.append(_verdict(verdict.row, verdict.reason, verdict.detail))
-        self.journal.answered(attempt, usd, [paid for _, paid in goods], bads)
-        for bad in bads:
-            self.writer.put(Entry(bad.key, bad.guard, verdict=bad))
-        if len(bads) >= _ALIKE_MOST and not goods:
-            why = f"the provider gave nothing that can be stored for {len(bads)} rows: {bads[0].reason}"
-            self.stop.ask(Exit.BREAKER, why, "look at the model; --retry-failed takes these rows again")
-        for good, paid in goods:
-            self._accept(good, paid, ask)
-        return again
-
-    def _judge(self, ask: Ask, answer: Answer) -> list[Good | Bad]:
-        try:
-            return self.job.judge(ask, answer, self.means)
-        except Exception as bug:  # one odd answer must not stop the run; it is named, not hidden
-            return [Bad(row, "internal error", f"{type(bug).__name__} while judging the answer") for row in ask.rows]
-
-    def _paid(self, good: Good, answer: Answer) -> Paid:
-        sources = {"answer": good.text, "model": answer.model, "now": "now"}
-        cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
-        return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop)
-
-    def _accept(self, good: Good, paid: Paid, ask: Ask) -> None:
-        """Texts are compared: a provider that says the same of many rows is not working."""
-        if self.job.service == "embed":
-            self.deliver(paid)
-            self.last_text = (" ".join(good.row.key), ask.source)
-            return
-        earlier = self.collapse.note(good.row, good.text, ask.source)
-        if earlier is None:
-            self.deliver(paid)
-            self.last_text = (" ".join(good.row.key), good.text)
-            return
-        self._drop(good.row, good.text)
-        for row, text in earlier:
-            self._take_back(row, text)
-        if self.collapse.is_general:
-            self.stop.ask(
-                Exit.BREAKER,
-                "the provider gives the same text for many different rows",
-                "look at the prompt and the model",
-            )
-
-    def _drop(self, row: Row, text: str) -> None:
-        verdict = _verdict(row, "same text for many rows", text)
-        self.journal.answered(0, 0.0, [], [verdict])
-        self.writer.put(Entry(row.key, row.guard, verdict=verdict))
-
-    def _take_back(self, row: Row, text: str) -> None:
-        """A text accepted before the pattern showed: dropped if it has not left, undone under the guard if it has."""
-        if self.writer.take_back(row.key) is not None:
-            self._drop(row, text)
-            return
-        verdict = _verdict(row, "same text for many rows", text)
-        cell = self.means.target.spec.cells[0]
-        undo = WriteRow(row.key, row.guard, {**row.was, cell: text}, row.was)
-        self.writer.put(Entry(row.key, row.guard, write=undo, verdict=verdict))
-
-    def _fail(self, rows: Sequence[Row], reason: str, detail: str) -> None:
-        for row in rows:
-            self.writer.put(Entry(row.key, row.guard, verdict=_verdict(row, reason, detail)))
-
     async def _back_off(self, fault: UpstreamError, failures: int) -> None:
         ceiling = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**failures)
         await self.clock.sleep(max(fault.retry_after_s or 0.0, self.clock.jitter(ceiling)))
-
-
-def _verdict(row: Row, reason: str, detail: str) -> RowVerdict:
-    return RowVerdict(row.key, row.guard, "failed", reason, detail[:500])
 
 
 def _may_be_billed(error: CatchupError) -> bool:

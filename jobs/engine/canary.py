@@ -34,8 +34,7 @@ async def open_the_tap(session: Session, rows: AsyncGenerator[Row, None]) -> boo
             continue
         tried += 1
         if ask is not None:
-            await session.slots.take()
-            await asyncio.wait({session.start(ask)})
+            await asyncio.wait({await session.in_flight.start(ask)})
         if session.stop.is_asked:
             return False
         await session.settle()

@@ -18,15 +18,10 @@ _LAST_FLUSH_AFTER_SIGNAL_S = 1.5  # with the grace of 5 s: out before CI's SIGTE
 async def drain(session: Session) -> None:
     """Requests that are out may come back within the grace; those still waiting at a gate never start."""
     session.phase = "draining"
-    for task in list(session.tasks):
-        if task not in session.asking.sending:
-            task.cancel()
-    if session.tasks:
-        await asyncio.wait(set(session.tasks), timeout=session.work.options.grace_s)
-    for task in list(session.tasks):
-        task.cancel()
-    if session.tasks:
-        await asyncio.wait(set(session.tasks))
+    session.in_flight.cancel(waiting_only=True)
+    await session.in_flight.all_back(session.work.options.grace_s)
+    session.in_flight.cancel(waiting_only=False)
+    await session.in_flight.all_back()
 
 
 async def end(session: Session) -> None:

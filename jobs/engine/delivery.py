@@ -84,9 +84,8 @@ class Delivery:
     def _start_group(self) -> None:
         rows, self._waiting = self._waiting[:_GROUP_MOST], self._waiting[_GROUP_MOST:]
         group = _Group({paid.key: (paid, recovered) for paid, recovered in rows})
-        task = asyncio.create_task(self._deliver(group, [paid for paid, _ in rows]))
+        group.task = task = asyncio.create_task(self._deliver(group, [paid for paid, _ in rows]))
         task.add_done_callback(partial(self._ended, group))
-        group.task = task
         self._groups.append(group)
 
     def _ended(self, group: _Group, task: asyncio.Task[None]) -> None:

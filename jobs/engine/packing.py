@@ -6,7 +6,7 @@ from jobs.engine.job import Ask, Job
 
 
 class Packer:
-    """Gathers in the order of reading; a job without `packing` has nothing to gather."""
+    """Gathers in the order of reading; a job without `packing` gathers nothing."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -16,10 +16,11 @@ class Packer:
         self._tokens = 0
 
     def add(self, ask: Ask) -> Ask | None:
-        """The full request that this one no longer fits into."""
+        """The request that is complete: this one itself, or those before it that it no longer fits to."""
+        if self._limits is None:
+            return ask
         texts, tokens = self._texts + ask.texts, self._tokens + ask.tokens_in
-        limits = self._limits
-        is_over = limits is not None and (texts > limits.texts_most or tokens > limits.tokens_most)
+        is_over = texts > self._limits.texts_most or tokens > self._limits.tokens_most
         full = self.take() if is_over and self._asks else None
         self._asks.append(ask)
         self._texts += ask.texts
@@ -31,10 +32,6 @@ class Packer:
         asks, self._asks = self._asks, []
         self._texts = self._tokens = 0
         return self._job.pack(asks) if asks else None
-
-    @property
-    def is_single(self) -> bool:
-        return self._limits is None
 
     @property
     def rows(self) -> int:

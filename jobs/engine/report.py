@@ -34,7 +34,7 @@ def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
     asking, options = session.asking, session.work.options
     now = session.work.clock.now()
     since = session.tap_opened_at if session.tap_opened_at is not None else now
-    waiting = asking.database.waiting_for or (session.delivery.service.waiting_for if session.delivery else "")
+    waiting = session.database.waiting_for or (session.delivery.service.waiting_for if session.delivery else "")
     if asking.breaker.is_open:
         waiting = f"the provider: {asking.breaker.why}"
     total = None
@@ -53,14 +53,14 @@ def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
         total_estimate=total,
         seconds=now - session.started,
         waiting_for=waiting,
-        last_text=asking.last_text,
+        last_text=session.settling.last_text,
     )
 
 
 def bound_by(session: Session) -> str:
     """What keeps the run from going faster, in an operator's words."""
     asking = session.asking
-    if asking.database.waiting_for:
+    if session.database.waiting_for:
         return "the database"
     if asking.budget.is_waiting:
         return "the money ceiling"
@@ -70,7 +70,7 @@ def bound_by(session: Session) -> str:
     if session.backlog > session.backlog_most / 2:
         space = session.delivery if session.delivery and session.delivery.backlog > session.writer.backlog else None
         return space.space.where if space else "database load (--db-load)"
-    if session.slots.in_flight >= session.slots.size:
+    if asking.slots.in_flight >= asking.slots.size:
         return "concurrency" if session.work.options.concurrency else "the provider's latency"
     return "reading pages (--db-load)" if session.work.options.db_load < 1 else "reading pages"
 
@@ -97,9 +97,9 @@ def verdict_of(ending: Ending) -> Verdict:
             possibly_usd=budget.possibly_usd if budget else 0.0,
             reserve_usd=budget.idle_usd if budget else 0.0,
         ),
-        calls=session.asking.tally.calls if session else 0,
-        tokens_in=session.asking.tally.tokens_in if session else 0,
-        tokens_out=session.asking.tally.tokens_out if session else 0,
+        calls=session.settling.tally.calls if session else 0,
+        tokens_in=session.settling.tally.tokens_in if session else 0,
+        tokens_out=session.settling.tally.tokens_out if session else 0,
         throttled=session.asking.rate.throttled if session else 0,
         recovered=len(session.writer.recovered) if session else 0,
         per_min=60 * ending.books.settled() / tap_s if session else 0.0,
@@ -149,7 +149,7 @@ def _judge(ending: Ending) -> tuple[Exit, str]:
 def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     """Nothing stopped it: then a run with work and without a single call is a fault of ours, never a success."""
     books, session = ending.books, ending.session
-    calls = session.asking.tally.calls if session else 0
+    calls = session.settling.tally.calls if session else 0
     free = session.replayed + session.selection.kept if session else 0
     if books.selected - free > books.skipped.total() and calls == 0 and not books.failed:
         return Exit.UNEXPECTED, "there was work and not one call was made"

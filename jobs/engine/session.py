@@ -8,17 +8,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from jobs.engine.asking import Asking, Errand, Stopped
+from jobs.engine.asking import Asking
 from jobs.engine.books import Books
 from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget
 from jobs.engine.canary import open_the_tap
 from jobs.engine.checkpoint import Checkpoint
 from jobs.engine.closing import drain
-from jobs.engine.collapse import Collapse
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
 from jobs.engine.delivery import Delivery
+from jobs.engine.in_flight import InFlight
 from jobs.engine.insistence import Insistence
 from jobs.engine.job import Ask
 from jobs.engine.kept import find_kept
@@ -31,6 +31,7 @@ from jobs.engine.replay import replay_journal
 from jobs.engine.report import snapshot_of
 from jobs.engine.scan import Scan
 from jobs.engine.selection import Selection
+from jobs.engine.settling import Settling
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit, Named
 from jobs.engine.watch import Plan, Snapshot
@@ -60,12 +61,11 @@ class Session:
         self.phase = "running"
         self.named: list[Named] = []
         self.pending_beyond = False
-        self.tasks: set[asyncio.Task[None]] = set()
         self.started = clock.now()
         self.tap_opened_at: float | None = None
         self._scan = Scan(work.ledger, database, self.query, clock)
         packing = work.job.packing
-        self.slots = Slots(options.concurrency, _PACKS_AT_ONCE) if packing else Slots(options.concurrency)
+        slots = Slots(options.concurrency, _PACKS_AT_ONCE) if packing else Slots(options.concurrency)
         self.backlog_most = max(BACKLOG_MOST, _PACKS_WAITING * packing.texts_most if packing else 0)
         self.keeper = LeaseKeeper(work.ledger, opened.lease, clock, self._cancelled, stop.ask_for)
         self._template = WriteBatch(
@@ -108,6 +108,16 @@ class Session:
         )
         spent = record.spent_usd + record.possibly_usd if record else 0.0
         spent += opened.past.unbooked_usd if opened.past else 0.0
+        budget = Budget(options.ceilings, self._take_lump, spent)
+        self.settling = Settling(
+            job=work.job,
+            means=work.means,
+            journal=opened.journal,
+            writer=self.writer,
+            budget=budget,
+            stop=stop,
+            deliver=self.deliver,
+        )
         self.asking = Asking(
             job=work.job,
             means=work.means,
@@ -115,17 +125,16 @@ class Session:
             clock=clock,
             journal=opened.journal,
             writer=self.writer,
-            deliver=self.deliver,
-            books=books,
-            budget=Budget(options.ceilings, self._take_lump, spent),
+            settling=self.settling,
+            budget=budget,
             rate=RateLimit(clock, options.max_per_min),
-            slots=self.slots,
+            slots=slots,
             breaker=Breaker(clock, options.max_outage_s),
-            database=database,
-            collapse=Collapse(),
+            stores=(database, self.delivery.service) if self.delivery else (database,),
             stop=stop,
             may_pay=self.keeper.may_pay,
         )
+        self.in_flight = InFlight(self.asking, slots, books, self._end_by)
         self.database = database
         self.background: list[asyncio.Task[None]] = []
         self.is_ending = False
@@ -165,8 +174,7 @@ class Session:
                 await self._tap(rows)
         finally:
             await rows.aclose()
-        while self.tasks:
-            await asyncio.wait(set(self.tasks))
+        await self.in_flight.all_back()
         await self.settle()
 
     async def settle(self) -> None:
@@ -220,43 +228,22 @@ class Session:
                     break
                 while self.backlog > self.backlog_most:
                     await self.work.clock.sleep(0.05)
-                if packer.is_single:
-                    await self.slots.take()
-                    self._send(self.selection.select(row))
-                elif (ask := self.selection.select(row)) and (full := packer.add(ask)):
-                    await self.slots.take()
-                    self._send(full)
-            if packer.rows:
-                await self.slots.take()
-                self._send(packer.take())
+                ask = self.selection.select(row)
+                full = packer.add(ask) if ask is not None else None
+                if full is not None:
+                    await self._start(full)
+            rest = packer.take()
+            if rest is not None:
+                await self._start(rest)
         finally:
             self.books.to_do += packer.rows
 
-    def _send(self, ask: Ask | None) -> None:
-        """Uses the slot that was taken for it."""
-        if ask is None:
-            self.slots.free()
-        else:
-            self.start(ask)
-
-    def start(self, ask: Ask) -> asyncio.Task[None]:
-        """Takes over a slot; the request lives on when the feed that started it is stopped."""
-        errand = Errand([ask])
-        task = asyncio.create_task(self.asking.run(errand))
-        self.tasks.add(task)
-        task.add_done_callback(partial(self._asked, errand))
-        return task
-
-    def _asked(self, errand: Errand, task: asyncio.Task[None]) -> None:
-        """Whatever ended a request early, even before its first step, leaves its rows to do."""
-        self.tasks.discard(task)
-        self.slots.free()
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            return
-        self.books.to_do += errand.open_rows
-        if not isinstance(error, (Stopped, asyncio.CancelledError)):
-            self._end_by(error)
+    async def _start(self, ask: Ask) -> None:
+        try:
+            await self.in_flight.start(ask)
+        except asyncio.CancelledError:  # stopped while it waited for a place
+            self.books.to_do += len(ask.rows)
+            raise
 
     def _end_by(self, error: BaseException) -> None:
         if isinstance(error, CatchupError):
@@ -290,8 +277,8 @@ class Session:
 
     def _unconfirmed(self) -> tuple[int, float]:
         """The most that may be paid and unseen until the next write: what another host must be told of."""
-        rows = self.backlog + (0 if self.is_ending else self.slots.size + BACKLOG_MOST // 4)
-        calls = max(1, self.asking.tally.calls)
+        rows = self.backlog + (0 if self.is_ending else self.in_flight.slots.size + BACKLOG_MOST // 4)
+        calls = max(1, self.settling.tally.calls)
         return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / calls
 
     def going_on(self) -> str:
