@@ -7,15 +7,20 @@ from dataclasses import replace
 
 from cli.flags import RunFlags, VectorFlags
 from cli.providers import choose_store
-from cli.settings import Settings, TargetTable
+from cli.settings import Settings
+from cli.target_tables import TargetTable
+from jobs.embedding import Embedding
 from jobs.engine.choose import choose_target
 from jobs.engine.job import Job
 from jobs.engine.options import Options
+from jobs.registry import find_jobs, load_job
 from jobs.targets import Target, with_overrides
 from queries.errors import Misconfigured
 from queries.ledger import Ceilings
 from queries.road import Road
 from queries.table import Key, Redo, Slice, TableSpec
+
+_VECTOR_KEYS = ("store", "dimensions")
 
 
 def targets_of(job: Job, settings: Settings) -> dict[str, Target]:
@@ -24,23 +29,40 @@ def targets_of(job: Job, settings: Settings) -> dict[str, Target]:
     for name, table in settings.targets.items():
         if name in found:
             found[name] = with_overrides(found[name], table.changes())
-        elif (table.job or job.name) == job.name:
+        elif _job_of(name, table) == job.name:
             found[name] = with_overrides(_blank(name, job, table), table.changes())
     return found
 
 
+def _job_of(name: str, table: TargetTable) -> str:
+    """Whose target this is: a name that no job knows would be left out by every one of them, without a word."""
+    for job in find_jobs():
+        if any(target.name == name for target in load_job(job).targets):
+            return job
+    if table.job not in find_jobs():
+        said = "lacks job" if table.job is None else f"says job {table.job!r}, which does not exist"
+        names = " or ".join(f'job = "{job}"' for job in find_jobs())
+        raise Misconfigured(f"catchup.toml, [targets.{name}] {said}", fix=f"write {names}")
+    return table.job
+
+
 def _blank(name: str, job: Job, table: TargetTable) -> Target:
-    missing = [
-        field
-        for field in ("table", "key", "read", "cells", "pending", "prompt", "model")
-        if field not in table.changes()
-    ]
+    given = table.changes()
+    is_vectors = job.service == "embed"
+    wanted = ["table", "key", "read", "cells", "pending", "model", *(_VECTOR_KEYS if is_vectors else ("prompt",))]
+    if given.get("store") == "pinecone":
+        wanted.append("index")
+    missing = [field for field in wanted if field not in given]
     if missing:
         raise Misconfigured(
             f"catchup.toml, [targets.{name}] is new and lacks {', '.join(missing)}",
-            fix=f"add them, or use the name of a default target: {', '.join(t.name for t in job.targets)}",
+            fix=f"add them (docs/targets.md), or use the name of a default target: "
+            f"{', '.join(target.name for target in job.targets)}",
         )
-    return Target(name, job.name, TableSpec("", (), (), (), ()), {}, "", "", ())
+    blank = Target(name, job.name, TableSpec("", (), (), (), ()), {}, "", "", ())
+    if not is_vectors:
+        return blank
+    return replace(blank, max_completion_tokens=0, embedding=Embedding(given["store"], given["dimensions"]))
 
 
 async def pick_target(job: Job, settings: Settings, wanted: str | None, road: Road) -> Target:

@@ -59,11 +59,28 @@ def open_provider(
     from queries.tokens import TokenCounter
 
     loaded = load_price(target.model, price)
+    if target.embedding is not None:
+        _check_dimensions(target, target.embedding.dimensions, loaded)
     if name == "local":
         service = _open_local(target)
     else:
         service = _open_openai(settings, target, {*settings.allow_hosts, *allow_hosts}, dry_run)
     return Provider(service, TokenCounter(target.model, settings.state_dir / "vocabularies"), loaded, target.model)
+
+
+def _check_dimensions(target: Target, dimensions: int, price: Price) -> None:
+    """Before anything is paid: the provider would refuse, or give what no index of these dimensions takes."""
+    if price.gives(dimensions) and (price.max_output == 0 or price.dated == "--price"):
+        return
+    if price.dimensions == 0:
+        said = "does not embed"
+    else:
+        said = f"gives at most {price.dimensions}" if price.is_cut else f"gives {price.dimensions} and no other"
+    raise Misconfigured(
+        f"target {target.name} wants {dimensions} dimensions, and {target.model} {said}",
+        fix=f"set model and dimensions of [targets.{target.name}] in catchup.toml to what belongs together",
+        code="dimensions",
+    )
 
 
 def _open_local(target: Target) -> Service:

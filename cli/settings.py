@@ -10,9 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -21,7 +19,7 @@ from pydantic import (
 
 from cli import project, quantities
 from cli.environment import Sources, gather
-from jobs.targets import NAME
+from cli.target_tables import MEANT, TABLES_WITHIN, Strict, TargetTable
 from queries.errors import Misconfigured
 
 
@@ -33,14 +31,9 @@ Usd = Annotated[float, _reads(quantities.read_usd)]
 Share = Annotated[float, _reads(quantities.read_share)]
 Seconds = Annotated[float, _reads(quantities.read_duration_s)]
 Secret = Annotated[SecretStr, AfterValidator(project.check_secret)]
-SqlName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Limits(_Strict):
+class Limits(Strict):
     """[limits]: ceilings of money and time, and what text is worth a call."""
 
     max_cost_run: Usd | None = None
@@ -54,44 +47,13 @@ class Limits(_Strict):
     min_words: Annotated[int, Field(ge=0)] = 10
 
 
-class Local(_Strict):
+class Local(Strict):
     """[local]: the embedded PostgreSQL and the local provider, chosen on purpose."""
 
     directory: Path = Path(".catchup/db")
 
 
-class JoinedTable(_Strict):
-    table: SqlName
-    on: SqlName
-    columns: list[SqlName]
-    order_by: SqlName
-
-
-class TargetTable(_Strict):
-    """[targets.NAME]: changes a default target of that name, or describes a new one whole."""
-
-    job: str | None = None
-    table: SqlName | None = None
-    schema_: SqlName | None = Field(None, alias="schema")
-    key: list[SqlName] | None = Field(None, min_length=1, max_length=2)
-    read: list[SqlName] | None = Field(None, min_length=1)
-    beside: list[SqlName] | None = None
-    filters: list[SqlName] | None = None
-    pending: list[str] | None = Field(None, min_length=1)
-    cells: dict[SqlName, str] | None = Field(None, min_length=1)
-    joined: JoinedTable | None = None
-    text: list[SqlName] | None = None
-    prompt: str | None = Field(None, min_length=20)
-    model: str | None = None
-    max_completion_tokens: int | None = Field(None, ge=16)
-    max_characters: int | None = Field(None, ge=40)
-    keep_provenance: bool | None = None
-
-    def changes(self) -> dict[str, Any]:
-        return self.model_dump(by_alias=True, exclude_none=True)
-
-
-class Settings(_Strict):
+class Settings(Strict):
     database_url: Secret | None = None
     supabase_url: Annotated[str, AfterValidator(project.check_url)] | None = None
     supabase_service_role_key: Secret | None = None
@@ -104,11 +66,13 @@ class Settings(_Strict):
     allow_hosts: tuple[str, ...] = ()
     limits: Limits = Limits()
     local: Local | None = None
-    targets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], TargetTable] = {}
+    targets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], TargetTable] = Field(
+        default_factory=dict
+    )
     env_file: Path | None = None
     toml_file: Path | None = None
     warnings: tuple[str, ...] = ()
-    origins: dict[str, str] = {}
+    origins: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _belong_together(self) -> Settings:
@@ -137,6 +101,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "CATCHUP_STATE_DIR": ("state_dir",),
 }
 TABLES = ("local", "limits", "targets")
+_NO_NAME = "not a plain name; letters, digits and _ (in a target's name: small letters, digits and -)"
 _TEST_ONLY = ("CATCHUP_FAULT", "CATCHUP_TEST_")
 
 
@@ -205,15 +170,16 @@ def _explain(item: dict[str, Any], names: Mapping[tuple[str, ...], str]) -> list
     if item["type"] == "extra_forbidden":
         return [f"{name}: no such key; {_nearest(place[-1], _keys_beside(place))}"]
     if item["type"] == "string_pattern_mismatch":
-        message = "not a plain name; letters, digits and _ (in a target's name: small letters, digits and -)"
+        message = MEANT.get(item["ctx"]["pattern"], _NO_NAME)
     if item["type"] == "missing":
         message = "missing; add it"
     return [f"{name}: {message}"]
 
 
 def _keys_beside(place: tuple[str, ...]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"limits": Limits, "local": Local}
-    model = JoinedTable if "joined" in place[:-1] else models.get(place[0], TargetTable)
+    models: dict[str, type[Strict]] = {"limits": Limits, "local": Local}
+    inner = TABLES_WITHIN.get(place[2]) if len(place) > 3 else None  # [targets.NAME.chunks] KEY
+    model = inner or models.get(place[0], TargetTable)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 from urllib.parse import quote
 
 from jobs import content
@@ -13,21 +14,51 @@ from jobs.chunking import Chunk, Chunking
 from queries.table import Key, Row
 from queries.vectors import Value
 
+Store = Literal["pinecone", "pgvector", "column"]
 SNIPPET = 360  # characters of each text that are kept beside a vector
 ID_MOST = 512  # Pinecone's own limit, in ASCII characters (docs.pinecone.io, operation limits)
+DIMENSIONS_MOST: Mapping[Store, int] = {"pinecone": 20_000, "pgvector": 16_000, "column": 16_000}
+"""Pinecone's index of dense vectors (docs.pinecone.io, limits), and pgvector's type (its README); 2026-11-21."""
+CHUNK_ID = "{key}#{n}"
+SPACE_MOST = 128
+OF_A_CHUNK = ("text", "chunk", "start_s", "end_s")
+ONLY_VECTORS = ("store", "index", "namespace", "dimensions", "vector_id", "metadata", "chunks")
+# A digit before {n} would let two rows have one id: 1 and 12 of "{key}0{n}". Other braces are a slip of the pen.
+_PLAIN = r"[\x20-\x7a\x7c\x7e]"
+_TEMPLATE = re.compile(rf"{_PLAIN}*\{{key\}}(?:{_PLAIN}*|{_PLAIN}*[^\d{{}}]\{{n\}}{_PLAIN}*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """`metadata` maps the name beside the vector to the column it comes from; `{key}` and `{n}` make the id."""
 
-    into: Literal["pinecone", "pgvector", "column"]
+    into: Store
     dimensions: int
     index: str = ""
     namespace: str = ""
     vector_id: str = "{key}"
     metadata: Mapping[str, str] = field(default_factory=dict)
     chunking: Chunking = field(default_factory=Chunking)
+
+    def find_wrong(self) -> Iterator[str]:
+        """What does not fit together, whatever the table; names and ranges alone are checked where they are read."""
+        is_whole = self.chunking.kind == "whole"
+        most = DIMENSIONS_MOST[self.into]
+        if not 1 <= self.dimensions <= most:
+            yield f"dimensions: {self.dimensions} is not from 1 to {most}"
+        if self.into == "pinecone" and not self.index:
+            yield "index: missing; name the Pinecone index"
+        if self.into == "pgvector" and len(self.namespace) > SPACE_MOST:
+            yield f"namespace: the name of a space has at most {SPACE_MOST} characters"
+        if self.into == "column" and not is_whole:
+            yield "chunks: a column of the row holds one vector, so its text is embedded whole"
+        if not _TEMPLATE.fullmatch(self.vector_id):
+            yield 'vector_id: printable ASCII with one {key}, and {n} behind it, as in "{key}#{n}"'
+        elif not is_whole and "{n}" not in self.vector_id:
+            yield 'vector_id: without {n} the chunks of a row would overwrite each other; as in "{key}#{n}"'
+        taken = [] if is_whole else [name for name in self.metadata if name in OF_A_CHUNK]
+        if taken:
+            yield f"metadata: {', '.join(taken)} is what a chunk itself is described by; use another name"
 
     def describe(self, text: tuple[str, ...]) -> str:
         """What a vector depends on beside the text and the model: another description is another vector."""
@@ -64,6 +95,19 @@ class Embedding:
             if chunk.start_s is not None and chunk.end_s is not None:
                 own |= {"start_s": chunk.start_s, "end_s": chunk.end_s}
             yield common | own
+
+
+def embedding_with(base: Embedding, changes: Mapping[str, Any]) -> Embedding:
+    """The keys of a target in catchup.toml over a default; a chunked target has another id unless one is given."""
+    plain = {
+        name: changes[name] for name in ("index", "namespace", "dimensions", "vector_id", "metadata") if name in changes
+    }
+    made = replace(base, **plain, **({"into": changes["store"]} if "store" in changes else {}))
+    if "chunks" in changes:
+        made = replace(made, chunking=Chunking(**changes["chunks"]))
+    if made.chunking.kind != "whole" and base.chunking.kind == "whole" and "vector_id" not in changes:
+        made = replace(made, vector_id=CHUNK_ID)
+    return made
 
 
 def _plain(value: object) -> Value | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jobs.embedding import Embedding
+from jobs.embedding import ONLY_VECTORS, Embedding, embedding_with
 from queries.errors import Misconfigured
 from queries.table import UNARY, Condition, Joined, TableSpec
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+ONLY_TEXTS = ("prompt", "max_completion_tokens", "max_characters")
 _CONDITION = re.compile(
     r"\s*(?P<column>\S+)\s+(?P<op>is not null|is null|is not true|is true|=|<>|<|>)\s*(?P<value>.*?)\s*", re.IGNORECASE
 )
@@ -92,6 +93,7 @@ def check_names(target: Target) -> Target:
 
 def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:
     """A target from catchup.toml over a default one (or over nothing: then every field must be given)."""
+    _refuse_foreign(base, changes)
     spec = base.spec
     spec_changes = {name: changes[name] for name in ("table", "schema") if name in changes}
     for name in ("key", "read", "beside", "filters"):
@@ -105,8 +107,58 @@ def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:
         joined = changes["joined"]
         spec_changes["joined"] = Joined(joined["table"], joined["on"], tuple(joined["columns"]), joined["order_by"])
     spec = replace(spec, **spec_changes)
-    names = ("job", "prompt", "model", "max_completion_tokens", "max_characters", "keep_provenance")
+    names = ("prompt", "model", "max_completion_tokens", "max_characters", "keep_provenance")
     plain = {name: changes[name] for name in names if name in changes}
     cells = dict(changes["cells"]) if "cells" in changes else base.cells
     text = tuple(changes["text"]) if "text" in changes else (base.text if "read" not in changes else spec.read)
-    return check_names(replace(base, spec=spec, cells=cells, text=text, **plain))
+    embedding = None if base.embedding is None else embedding_with(base.embedding, changes)
+    made = replace(base, spec=spec, cells=cells, text=text, embedding=embedding, **plain)
+    return check_names(made if embedding is None else check_embedding(_read_metadata(made, embedding), embedding))
+
+
+def _refuse_foreign(base: Target, changes: Mapping[str, Any]) -> None:
+    """A key that the job does not look at would be believed to do something."""
+    if changes.get("job", base.job) != base.job:
+        raise Misconfigured(
+            f"[targets.{base.name}] says job {changes['job']!r}, and {base.name} is a default target of {base.job}",
+            fix="give your target another name",
+        )
+    foreign = ONLY_TEXTS if base.embedding is not None else ONLY_VECTORS
+    found = [name for name in foreign if name in changes]
+    if found:
+        raise Misconfigured(
+            f"[targets.{base.name}] has {', '.join(found)}, which mean nothing to {base.job}", fix="take them out"
+        )
+
+
+def _read_metadata(target: Target, embedding: Embedding) -> Target:
+    """What is kept beside a vector must be read with the row."""
+    spec = target.spec
+    more = tuple(dict.fromkeys(c for c in embedding.metadata.values() if c not in (*spec.read, *spec.beside)))
+    return replace(target, spec=replace(spec, beside=(*spec.beside, *more))) if more else target
+
+
+def check_embedding(target: Target, embedding: Embedding) -> Target:
+    """Everything that cannot work between the fields of a vectorize target, in one refusal."""
+    wrong = [*embedding.find_wrong(), *_find_wrong_columns(target, embedding)]
+    if wrong:
+        raise Misconfigured(f"[targets.{target.name}]: " + "; ".join(wrong), fix="see docs/targets.md for examples")
+    return target
+
+
+def _find_wrong_columns(target: Target, embedding: Embedding) -> Iterator[str]:
+    spec, is_segments = target.spec, embedding.chunking.kind == "segments"
+    answers = [cell for cell, source in target.cells.items() if source == "answer"]
+    if embedding.into == "column" and answers != list(target.cells)[:1]:
+        yield 'cells: the column of the vector comes first and is the only "answer"'
+    if embedding.into != "column" and answers:
+        yield f'cells: vectors go to {embedding.into}, so {", ".join(answers)} cannot be "answer"; a flag is "true"'
+    unread = [name for name in target.text if name not in spec.read]
+    if unread:
+        yield f"text: {', '.join(unread)} is not among read, so an edit of it would go unseen"
+    if spec.joined and not is_segments:
+        yield 'joined: rows of another table are embedded by chunks of kind "segments" only'
+    if is_segments and spec.joined and len(spec.joined.columns) != 3:
+        yield "joined: columns are three for segments, in this order: start, end, text"
+    if is_segments and not spec.joined and len(target.text) != 1:
+        yield "text: segments come from one column, or from joined rows"
