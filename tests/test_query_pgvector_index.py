@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from queries.dsn import DsnRoad
@@ -61,9 +62,12 @@ async def test_it_is_built_once_and_found(database: Database, space: PgvectorSpa
 
 async def test_the_servers_time_limit_does_not_end_it(database: Database, space: PgvectorSpace) -> None:
     """A limit meant for questions would leave an invalid index behind."""
-    column = await space.column()
-    await database.run(f"alter database {database.name} set statement_timeout = '5ms'")
-    await build(database.dsn, column)
+    await space.put(scattered(3_000))
+    limited = f"{database.dsn}?options=-c%20statement_timeout%3D20ms"
+    async with await psycopg.AsyncConnection.connect(limited, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await connection.execute(sql_for(await space.column()).splitlines()[1].encode())
+    await build(limited, await space.column())
     assert [is_valid for _, is_valid in await valid(database)] == [True]
 
 
