@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start|minilm] [--seconds 180] [--rows 10000,100000]"""
+"""python -m bench [pace|memory|start|minilm|vectors] [--seconds 180] [--rows 10000,100000]"""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
-from bench import memory, minilm, pace
+from bench import memory, minilm, pace, vectors
 from bench.world import world
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=["all", "pace", "memory", "start", "minilm"])
+    parser.add_argument(
+        "what", nargs="?", default="all", choices=["all", "pace", "memory", "start", "minilm", "vectors"]
+    )
     parser.add_argument("--seconds", type=int, default=180)
-    parser.add_argument("--rows", default="10000,100000")
+    parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000")
     parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
     asked = parser.parse_args()
     if asked.what in ("all", "start"):
@@ -35,8 +39,10 @@ def main() -> None:
                     )
                     say(f"pace, {'tokens' if tokens_bind else 'requests'} bind, counted x{factor}", figures)
         if asked.what in ("all", "memory"):
-            for rows in asked.rows.split(","):
+            for rows in (asked.rows or "10000,100000").split(","):
                 say("memory", memory.measure(place, int(rows)))
+        if asked.what == "vectors":  # not among all: it makes an environment for the peers
+            vectors.measure(place, int(asked.rows or 20_000), say)
 
 
 def measure_start() -> dict[str, float]:
@@ -52,7 +58,7 @@ def measure_start() -> dict[str, float]:
     return {"typer_s": round(typer, 3), "help_s": round(help_, 3), "ratio": round(help_ / typer, 2)}
 
 
-def say(what: str, figures: dict[str, object] | dict[str, float]) -> None:
+def say(what: str, figures: Mapping[str, Any]) -> None:
     print(json.dumps({"measured": what, **figures}), flush=True)
 
 

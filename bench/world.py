@@ -20,6 +20,7 @@ from typing import Any
 from tests.servers.bench import KEY, VIDEOS
 from tests.servers.postgres import Database, running_server
 
+CATCHUP = [sys.executable, "-c", "from cli.main import main; main()"]
 ROWS = (
     "insert into videos (id, title, channel_id, channel_name, description) "
     "select 'v' || lpad(n::text, 8, '0'), 'Talk number ' || n, 'c' || n %% 7, 'Harbour talks', "
@@ -57,34 +58,22 @@ class World:
 
     def catchup(self, url: str, *words: str) -> Finished:
         """`catchup backfill-summaries` as an operator runs it, with its own peak of memory."""
+        env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}
+        return self.run([*CATCHUP, "backfill-summaries", "--yes", "--json", *words], env)
+
+    def run(self, command: list[str], env: dict[str, str]) -> Finished:
+        """A child of its own, told of the database; the last line it prints is its verdict."""
         state = tempfile.mkdtemp(dir=self.folder)
         env = {
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "PATH": os.environ["PATH"],
             "DATABASE_URL": self.database.dsn,
-            "OPENAI_API_KEY": KEY,
-            "OPENAI_BASE_URL": url,
             "CATCHUP_STATE_DIR": state,
+            **env,
         }
-        command = [
-            sys.executable,
-            "-c",
-            "from cli.main import main; main()",
-            "backfill-summaries",
-            "--yes",
-            "--json",
-            *words,
-        ]
         started = time.monotonic()
         with (self.folder / "stderr").open("w") as log:
-            child = subprocess.Popen(  # our own program
-                command,
-                env={**env, "PYTHONPATH": str(Path(__file__).parents[1])},
-                cwd=state,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            child = subprocess.Popen(command, env=env, cwd=state, stdout=subprocess.PIPE, stderr=log, text=True)
             assert child.stdout is not None
             lines = child.stdout.readlines()
             _, status, usage = os.wait4(child.pid, 0)

@@ -1,0 +1,125 @@
+"""The work of `catchup vectorize` as others do it: python bench/peers.py loop|batches|langchain, configured like ours.
+
+Runs in an environment of its own, made from bench/peers.txt, and imports nothing of this project. All three read pages
+of 2,048 rows by key, embed a page in one request, upsert it in the largest packs that fit, and set the flags with one
+UPDATE a page, one page after the other. `loop` sends one upsert at a time; `batches` and `langchain` leave them to
+Pinecone's own `batch_size`, which sends eight at once. LangChain's Pinecone package (0.2.13) wants a client below 8 and
+passes the page size of `index` on as the size of an upsert, so a page of 2,048 would be refused: `Store` is what is
+left when both are taken away. A record manager in memory, no hashing and no tokenizing are the fastest it can do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import psycopg
+from openai import OpenAI
+from pinecone import Pinecone
+
+MODEL, DIMENSIONS, TEXTS = "text-embedding-3-small", 512, 2_048
+UPSERTED = 170
+"""Records a request: the client prints float32 as doubles, 11.5 kB a record with its metadata; 2 MB is the limit."""
+NAMESPACE = os.environ.get("BENCH_NAMESPACE", "llm-summaries")
+
+Row = tuple[str, str, str, str, int, str]
+READ = """
+select id, llm_summary, title, channel_name, view_count, to_char(published_at, 'YYYY-MM-DD"T"HH24:MI:SSOF')
+from videos where llm_summary_embedding_synced is not true and llm_summary is not null and id > %s
+order by id limit %s
+"""
+MARK = "update videos set llm_summary_embedding_synced = true where id = any(%s)"
+
+
+def pages(connection: psycopg.Connection[Any]) -> Iterator[list[Row]]:
+    last = ""
+    while page := connection.execute(READ, (last, TEXTS)).fetchall():
+        last = page[-1][0]
+        yield page
+        connection.execute(MARK, ([row[0] for row in page],))
+
+
+def describe(row: Row) -> dict[str, Any]:
+    _, summary, title, channel, views, published = row
+    return {"title": title, "channel": channel, "view_count": views, "published_at": published, "summary": summary}
+
+
+def embed_and_upsert(connection: psycopg.Connection[Any], index: Any, **how: Any) -> None:
+    client = OpenAI()
+    for page in pages(connection):
+        answer = client.embeddings.create(model=MODEL, dimensions=DIMENSIONS, input=[row[1] for row in page])
+        records = [
+            {"id": row[0], "values": each.embedding, "metadata": describe(row)}
+            for row, each in zip(page, answer.data, strict=True)
+        ]
+        for start in range(0, len(records), 2_048 if how else UPSERTED):
+            index.upsert(vectors=records[start : start + (2_048 if how else UPSERTED)], namespace=NAMESPACE, **how)
+
+
+def loop(connection: psycopg.Connection[Any], index: Any) -> None:
+    embed_and_upsert(connection, index)
+
+
+def batches(connection: psycopg.Connection[Any], index: Any) -> None:
+    embed_and_upsert(connection, index, batch_size=UPSERTED, show_progress=False)
+
+
+def langchain(connection: psycopg.Connection[Any], index: Any) -> None:
+    from langchain_core.documents import Document  # noqa: PLC0415 - seconds that the other two need not wait
+    from langchain_core.indexing import InMemoryRecordManager  # noqa: PLC0415
+    from langchain_core.indexing import index as index_documents  # noqa: PLC0415
+    from langchain_core.vectorstores import VectorStore  # noqa: PLC0415
+    from langchain_openai import OpenAIEmbeddings  # noqa: PLC0415
+
+    embeddings = OpenAIEmbeddings(
+        model=MODEL, dimensions=DIMENSIONS, chunk_size=TEXTS, check_embedding_ctx_length=False
+    )
+
+    class Store(VectorStore):
+        def add_texts(
+            self, texts: Iterable[str], metadatas: Any = None, *, ids: Any = None, batch_size: int = 0, **_: Any
+        ) -> list[str]:
+            texts = list(texts)
+            records = list(zip(ids, embeddings.embed_documents(texts), metadatas, strict=True))
+            index.upsert(vectors=records, namespace=NAMESPACE, batch_size=UPSERTED, show_progress=False)
+            return list(ids)
+
+        def delete(self, ids: list[str] | None = None, **_: Any) -> bool | None:
+            index.delete(ids=ids, namespace=NAMESPACE)
+            return True
+
+        def similarity_search(self, query: str, k: int = 4, **_: Any) -> list[Document]:
+            raise NotImplementedError
+
+        @classmethod
+        def from_texts(cls, *_: Any, **__: Any) -> Store:
+            raise NotImplementedError
+
+    known, store = InMemoryRecordManager(NAMESPACE), Store()
+    known.create_schema()
+    for page in pages(connection):
+        documents = [Document(id=row[0], page_content=row[1], metadata=describe(row)) for row in page]
+        done = index_documents(documents, known, store, batch_size=TEXTS, key_encoder=lambda each: str(each.id))
+        assert done["num_added"] == len(page), done
+
+
+PEERS: dict[str, Callable[[psycopg.Connection[Any], Any], None]] = {
+    "loop": loop,
+    "batches": batches,
+    "langchain": langchain,
+}
+
+
+def main() -> None:
+    index = Pinecone(api_key=os.environ["PINECONE_API_KEY"]).Index(host=os.environ["PINECONE_INDEX_HOST"])
+    started = time.monotonic()
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        PEERS[sys.argv[1]](connection, index)
+    print(f'{{"work_s": {time.monotonic() - started:.3f}}}')
+
+
+if __name__ == "__main__":
+    main()
