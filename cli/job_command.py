@@ -66,7 +66,7 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Settings, vie
     for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
         view.say(text)
     async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, _):
-        work = await _make_work(name, flags, command, settings, view, road, choice.kind)
+        work = await make_work(name, flags, command, settings, view, road, choice.kind)
         try:
             verdict = await _go(work, view, signals)
         finally:
@@ -77,7 +77,7 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Settings, vie
     return int(verdict.exit)
 
 
-async def _make_work(
+async def make_work(
     name: str, flags: RunFlags, command: str, settings: Settings, view: View, road: Road, kind: str
 ) -> Work:
     """Everything the engine needs, in the order in which it becomes known."""
