@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from cli.flags import RunFlags, VectorFlags
 from cli.providers import choose_store
@@ -99,10 +100,19 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         min_characters=limits.min_characters,
         min_words=limits.min_words,
         error_on_nothing=flags.error_on_nothing,
-        create_namespace=isinstance(flags, VectorFlags) and flags.create_namespace,
-        edited_if_small=isinstance(flags, VectorFlags) and flags.edited is None,
-        create_index=isinstance(flags, VectorFlags) and flags.create_index,
+        **_vector_options(flags),
     )
+
+
+def _vector_options(flags: RunFlags) -> dict[str, Any]:
+    if not isinstance(flags, VectorFlags):
+        return {}
+    return {
+        "create_namespace": flags.create_namespace,
+        "create_index": flags.create_index,
+        "edited_if_small": flags.edited is None,
+        "keep_answers_s": flags.keep_answers,
+    }
 
 
 def _redo(flags: RunFlags, target: Target) -> Redo | None:

@@ -211,5 +211,29 @@ class VectorFlags(RunFlags):
     store: Annotated[
         str | None, _option(metavar="pinecone|pgvector", help="Where vectors go, instead of what the target says.")
     ] = None
+    keep_answers: Annotated[
+        float | None,
+        _option(
+            read=quantities.read_duration_s,
+            metavar="TIME",
+            help="Keep paid vectors on disk this long, for repairs (7d).",
+        ),
+    ] = None
     create_namespace: Annotated[bool, _option("--create-namespace", help="The namespace is meant to be new.")] = False
     create_index: Annotated[bool, _option("--create-index", help="Make the index too; a new one is empty.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyFlags(VectorFlags):
+    """What is done about a difference."""
+
+    repair: Annotated[
+        bool, _option("--repair", help="Embed what is missing or stale and set wrong flags right; the price is shown.")
+    ] = False
+    adopt: Annotated[
+        bool, _option("--adopt", help="Trust vectors that the ledger does not know, instead of embedding them again.")
+    ] = False
+    delete_orphans: Annotated[
+        bool, _option("--delete-orphans", help="Delete vectors that belong to no row; only with --repair.")
+    ] = False
+    out: Annotated[Path | None, _option(metavar="FOLDER", help="Write the keys of each kind to a file there.")] = None

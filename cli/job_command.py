@@ -15,12 +15,16 @@ from cli.flags import RunFlags, VectorFlags, takes
 from cli.main import new_app
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from cli.settings import Settings
     from cli.signals import Signals
     from cli.view import View
     from jobs.engine.verdict import Exit, Verdict
     from jobs.engine.work import Work
     from queries.road import Road
+
+    Task = Callable[[Work, RunFlags, View, Signals], Awaitable[int]]
 
 
 def build(name: str) -> Any:
@@ -38,8 +42,8 @@ def build(name: str) -> Any:
     return typer.main.get_command(app)
 
 
-def run_job(name: str, flags: RunFlags, command: str, view: View | None = None) -> int:
-    """Loads settings, opens the view, runs to the verdict; returns the exit code."""
+def run_job(name: str, flags: RunFlags, command: str, view: View | None = None, *, task: Task | None = None) -> int:
+    """Loads settings, opens the view, does the task (a run to its verdict); returns the exit code."""
     from cli.connect import hide_secrets
     from cli.settings import load
     from cli.signals import Signals
@@ -50,7 +54,7 @@ def run_job(name: str, flags: RunFlags, command: str, view: View | None = None) 
     view = view or open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
     signals = Signals(view.abandon)
     try:
-        return asyncio.run(_run(name, flags, command, settings, view, signals))
+        return asyncio.run(_do(name, flags, command, settings, view, signals, task or run_to_verdict))
     except asyncio.CancelledError:
         sys.stderr.write("stopped before the run began: nothing was written, nothing was paid\n")
         return int(signals.exit or 1)
@@ -58,7 +62,9 @@ def run_job(name: str, flags: RunFlags, command: str, view: View | None = None) 
         view.abandon()
 
 
-async def _run(name: str, flags: RunFlags, command: str, settings: Settings, view: View, signals: Signals) -> int:
+async def _do(
+    name: str, flags: RunFlags, command: str, settings: Settings, view: View, signals: Signals, task: Task
+) -> int:
     from cli import connect
 
     signals.install()
@@ -68,11 +74,15 @@ async def _run(name: str, flags: RunFlags, command: str, settings: Settings, vie
     async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, _):
         work = await make_work(name, flags, command, settings, view, road, choice.kind)
         try:
-            verdict = await _go(work, view, signals)
+            return await task(work, flags, view, signals)
         finally:
             await work.service.close()
             if work.space is not None:
                 await work.space.close()
+
+
+async def run_to_verdict(work: Work, flags: RunFlags, view: View, signals: Signals) -> int:
+    verdict = await _go(work, view, signals)
     _finish(verdict, flags, view)
     return int(verdict.exit)
 

@@ -19,6 +19,7 @@ Start with `catchup init`, look with `--dry-run`, then run the job."""
 # name: (module, what it does). A module is imported when its command is used.
 COMMANDS = {
     "runs": ("cli.runs", "List, show, resume, cancel and prune runs."),
+    "verify": ("cli.verify", "Compare rows and their vectors, both ways; repair what differs."),
     "search": ("cli.search", "Find the rows whose text is nearest to what is asked."),
     "init": ("cli.init", "Look at a database and write catchup.toml and .env for it."),
     "migrate": ("cli.migrate", "Install or check the ledger in your database, or print its SQL."),

@@ -60,10 +60,11 @@ class Redo:
     """Rows that have a value, but an old one: by the model or prompt that wrote it, or edited since.
 
     `cell` names the column that holds the model, if there is one: rows older than our provenance have only that.
-    `and_pending` adds the rows that have no value at all.
+    `and_pending` adds the rows that have no value at all. `any` is every row that should have one, whatever it has;
+    `outdated` those written from another text, by another model (`value`) or another way (`cell`).
     """
 
-    by: Literal["model", "prompt", "edited"]
+    by: Literal["model", "prompt", "edited", "outdated", "any"]
     value: str = ""
     cell: str = ""
     and_pending: bool = False

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from jobs.embedding import Embedding
 from jobs.engine.work import Work
 from queries.errors import ItemPermanent, Misconfigured
-from queries.table import TableFacts
+from queries.table import TableFacts, TableSpec
 from queries.vectors import SpaceFacts, VectorSpace
 
 Answer = TypeVar("Answer")
@@ -18,11 +18,12 @@ _VECTOR = re.compile(r"(?:.*\.)?(?:half)?vec(?:tor)?(?:\((\d+)\))?")
 
 
 def place_of(work: Work, embedding: Embedding) -> str:
+    return name_place(work.space, work.target.spec)
+
+
+def name_place(space: VectorSpace | None, spec: TableSpec) -> str:
     """The name under which the ledger remembers whose vectors are there."""
-    if work.space is not None:
-        return f"{work.space.name} {work.space.where}"
-    spec = work.target.spec
-    return f"column {spec.schema}.{spec.table}.{spec.cells[0]}"
+    return f"{space.name} {space.where}" if space else f"column {spec.schema}.{spec.table}.{spec.cells[0]}"
 
 
 async def check_destination(work: Work, facts: TableFacts | None, insist: Insist) -> None:

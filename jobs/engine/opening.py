@@ -43,6 +43,7 @@ def run_params(target: Target, model: str, options: Options) -> dict[str, Any]:
         "model": model,
         "where": [list(pair) for pair in options.where],
         "redo": [options.redo.by, options.redo.value] if options.redo and not options.redo.and_pending else None,
+        "store": target.embedding.into if target.embedding else None,
         "minimum": [options.min_characters, options.min_words],
     }
 
@@ -120,7 +121,8 @@ class Opening:
         record = await self.database.insist(lambda: self.ledger.unfinished_run(self.target.name, self.options.slice))
         if record is None:
             return None
-        if record.fingerprint != self.fingerprint and not self.options.fresh:
+        is_repair = self.options.only is not None or record.params.get("redo") == ["any", ""]
+        if record.fingerprint != self.fingerprint and not (self.options.fresh or is_repair):
             differs = self._differences(record)
             raise Misconfigured(
                 f"run {record.run_id} of {self.target.name} is unfinished and was different: {differs}",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from queries.ledger import Ceilings
-from queries.table import Redo, Slice
+from queries.table import Key, Redo, Row, Slice
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """These rows and no others; the first few of them as they were read, for the plan."""
+
+    keys: frozenset[Key]
+    sample: tuple[Row, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +41,5 @@ class Options:
     create_namespace: bool = False
     create_index: bool = False
     edited_if_small: bool = False
+    only: Only | None = None
+    keep_answers_s: float | None = None

@@ -32,6 +32,8 @@ class Counted:
 
 async def count(ledger: Ledger, query: PageQuery, options: Options, last_time: int | None) -> Counted:
     """Reads at most one key more than the guard needs: no exact count of anything, on any road."""
+    if options.only is not None:
+        return Counted(len(options.only.keys), is_floor=False)
     most = blast_rows(last_time)
     at_most = most + 1 if options.limit is None else min(options.limit, most + 1)
     rows = await ledger.count_up_to(query, at_most)
@@ -73,6 +75,8 @@ def refuse_new_triggers(names: Sequence[str], options: Options) -> None:
 
 async def sample(ledger: Ledger, query: PageQuery, options: Options) -> list[Row]:
     """The first rows in key order: small plans are exact, large ones are estimates and say so."""
+    if options.only is not None:
+        return list(options.only.sample)
     wanted = min(options.limit or BLAST_ROWS, BLAST_ROWS if options.dry_run else _SAMPLE)
     rows: list[Row] = []
     size, read, above = PieceSize(start=_FIRST_PAGE, most=_SAMPLE), 0, query.above

@@ -129,7 +129,7 @@ class Run:
             self._notes += check_table(self.work.target, facts)
             await check_destination(self.work, facts, self._database.insist)
             record = await opening.earlier(home)
-            if record is not None and record.fingerprint != self._fingerprint:
+            if record is not None and (record.fingerprint != self._fingerprint or self.work.options.only):
                 await self._give_up(opening, record)
                 record = None
             if record is not None:
@@ -214,14 +214,14 @@ class Run:
             redo=options.redo,
             retry_failed=options.retry_failed,
             with_known=self.work.target.embedding is not None,
-            in_window=options.redo is not None and options.redo.and_pending,
+            in_window=options.redo is not None and (options.redo.and_pending or options.redo.by == "any"),
         )
 
     async def _give_up(self, opening: Opening, record: RunRecord) -> None:
         """--fresh over a different run: what that one paid for is stored first, then it is closed."""
         opened = await opening.take(opening.state.home(opening.lock), record)
         session = Session(self.work, self._database, self.stop, opened, self._query(), Books())
-        await closing.give_up(session, "given up by --fresh")
+        await closing.give_up(session, "given up by --fresh" if self.work.options.fresh else "given up for a repair")
 
     async def _work_through(self, opened: Opened) -> Verdict:
         self.session = session = Session(self.work, self._database, self.stop, opened, self._query(), self.books)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jobs.engine.books import Books
 from jobs.engine.job import Ask, Job, Keep, Means, Skip, prepare
 from jobs.engine.journal import Journal
+from jobs.engine.past import Paid
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit
 from jobs.engine.write_back import Entry, WriteBack
@@ -31,6 +32,8 @@ class Selection:
     books: Books
     stop: Stop
     crashes: Mapping[Key, int]
+    answers: Mapping[Key, Paid]
+    deliver: Callable[[Paid], None]
     admitted: int = 0
     kept: int = 0
     _bugs: Counter[str] = field(default_factory=Counter)
@@ -47,6 +50,13 @@ class Selection:
         crashes = self.crashes.get(row.key, 0)
         if crashes >= _CRASHES_MOST:
             self._except(row, "failed", "crashed the process", f"{crashes} times while its text was being read")
+            return None
+        answer = self.answers.get(row.key)
+        if answer is not None and answer.guard == row.guard and not row.is_kept:
+            self.journal.mark(None)
+            self.admitted += 1
+            self.kept += 1
+            self.deliver(replace(answer, was=row.was))
             return None
         item = prepare(self.job, row, self.means)
         self.journal.mark(None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from jobs.engine.answers import Answers
 from jobs.engine.asking import Asking
 from jobs.engine.books import Books
 from jobs.engine.breaker import Breaker
@@ -104,10 +105,16 @@ class Session:
             books=books,
             stop=stop,
             crashes=opened.past.crashes if opened.past else {},
+            answers=work.answers,
+            deliver=self.deliver,
             admitted=sum(done_before.get(name, 0) for name in ("wrote", "failed", "changed", "gone")),
         )
         spent = record.spent_usd + record.possibly_usd if record else 0.0
         spent += opened.past.unbooked_usd if opened.past else 0.0
+        self._answers: Answers | None = None
+        if options.keep_answers_s is not None:
+            self._answers = Answers(work.state_dir, work.ledger.road.where, work.target.name)
+            self._answers.open(opened.run_id, options.keep_answers_s)
         budget = Budget(options.ceilings, self._take_lump, spent)
         self.settling = Settling(
             job=work.job,
@@ -117,6 +124,7 @@ class Session:
             budget=budget,
             stop=stop,
             deliver=self.deliver,
+            keep=self._keep,
         )
         self.asking = Asking(
             job=work.job,
@@ -183,6 +191,10 @@ class Session:
             await self.delivery.flush()
         await self.writer.flush()
 
+    def _keep(self, paid: Sequence[Paid]) -> None:
+        if self._answers is not None and paid:
+            self._answers.keep(self.work.made_by, paid)
+
     def deliver(self, paid: Paid, *, recovered: bool = False) -> None:
         """On its way to the database, by way of the space where there is one."""
         if self.delivery is not None and paid.vectors:
@@ -211,8 +223,9 @@ class Session:
     async def _rows(self) -> AsyncGenerator[Row, None]:
         """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
         known = self.opened.past.confirmed | self.writer.recovered if self.opened.past else frozenset()
+        only = self.work.options.only.keys if self.work.options.only else None
         async for page in self._scan.pages_from(self.checkpoint.key):
-            rows = [row for row in page if row.key not in known]
+            rows = [row for row in page if row.key not in known and (only is None or row.key in only)]
             self.checkpoint.opened(row.key for row in rows)
             if self.delivery is not None:
                 rows = await find_kept(rows, self.work, self.delivery)

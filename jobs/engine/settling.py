@@ -31,7 +31,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Settling:
-    """`deliver` takes what may be stored on its way to the database."""
+    """`deliver` takes what may be stored on its way to the database; `keep` remembers it for later, where asked to."""
 
     job: Job
     means: Means
@@ -40,6 +40,7 @@ class Settling:
     budget: Budget
     stop: Stop
     deliver: Callable[[Paid], None]
+    keep: Callable[[Sequence[Paid]], None]
     collapse: Collapse = field(default_factory=Collapse)
     tally: Tally = field(default_factory=Tally)
     last_text: tuple[str, str] | None = None
@@ -67,6 +68,7 @@ class Settling:
             else:
                 bads.append(_verdict(verdict.row, verdict.reason, verdict.detail))
         self.journal.answered(attempt, usd, [paid for _, paid in goods], bads)
+        self.keep([paid for _, paid in goods])
         for bad in bads:
             self.writer.put(Entry(bad.key, bad.guard, verdict=bad))
         if len(bads) >= _ALIKE_MOST and not goods:

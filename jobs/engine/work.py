@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.engine.clock import Clock
 from jobs.engine.job import Job, Means, Service
 from jobs.engine.options import Options
+from jobs.engine.past import Paid
 from jobs.engine.watch import Watcher
 from jobs.targets import Target
 from queries.ledger import Ledger
 from queries.prices import Price
+from queries.table import Key
 from queries.tokens import TokenCounter
 from queries.vectors import VectorSpace
 
@@ -20,7 +23,8 @@ from queries.vectors import VectorSpace
 class Work:
     """`command` is what the operator typed: the verdict's next command is built from it.
 
-    `space` is where vectors go that do not stand in the row itself.
+    `space` is where vectors go that do not stand in the row itself. `answers` are kept from earlier runs: where the
+    row is still the same, its answer is not asked for again.
     """
 
     job: Job
@@ -36,6 +40,12 @@ class Work:
     command: str
     clock: Clock = field(default_factory=Clock)
     space: VectorSpace | None = None
+    answers: Mapping[Key, Paid] = field(default_factory=dict)
+
+    @property
+    def made_by(self) -> str:
+        """What an answer depends on beside its row."""
+        return f"{self.model} {self.target.prompt_hash}"
 
     @property
     def means(self) -> Means:

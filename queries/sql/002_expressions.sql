@@ -148,16 +148,18 @@ create or replace function catchup.redo_sql(spec jsonb, types jsonb, of_target t
 language plpgsql stable security invoker set search_path = '' as $$
 declare
     target integer := (select g.target_no from catchup.targets g where g.target = of_target);
-    cell text := nullif(redo->>'cell', '');
+    cell text := case redo->>'by' when 'model' then nullif(redo->>'cell', '') end;
     says text := case redo->>'by'
         when 'model' then format('s.model = %L', redo->>'value')
         when 'prompt' then format('s.prompt_hash = %L', redo->>'value')
         when 'edited' then 'v.guard <> ' || guard
+        when 'outdated' then format('(v.guard <> %s or s.model <> %L or s.prompt_hash <> %L)',
+            guard, redo->>'value', redo->>'cell')
         else 'false' end;
     known text := format('coalesce((select %s from catchup.provenance v join catchup.sources s using (source_no) '
         'where v.target_no = %s and v.key = %s::text), false)', says, coalesce(target, 0), catchup.key_sql(spec));
 begin
-    if cell is not null and redo->>'by' = 'model' then
+    if cell is not null then
         return format('(%s or %s)', catchup.condition_sql(types, cell, '=', redo->>'value'), known);
     end if;
     return known;
@@ -208,13 +210,15 @@ begin
         old := old || array(
             select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
             from jsonb_array_elements(spec->'pending') as c where not spec->'cells' ? (c->>'column'));
-        old := old || catchup.has_value_sql(spec, types) || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
+        if q->'redo'->>'by' <> 'any' then
+            old := old || catchup.has_value_sql(spec, types) || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
+        end if;
     end if;
     parts := parts || case
         when not is_redo then array_to_string(pending, ' and ')
         when (q->'redo'->>'and_pending')::boolean then
             format('((%s) or (%s))', array_to_string(pending, ' and '), array_to_string(old, ' and '))
-        else array_to_string(old, ' and ') end;
+        else coalesce(nullif(array_to_string(old, ' and '), ''), 'true') end;
     if not coalesce((q->>'retry_failed')::boolean, false) then
         -- A scalar subquery for the same reason; the guard is only computed where there is a verdict at all.
         parts := parts || format('coalesce((select v.guard <> %s from catchup.verdicts v where v.target = %L and '
