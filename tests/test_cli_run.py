@@ -11,8 +11,10 @@ import signal
 import pytest
 
 from cli.main import COMMANDS, Commands
+from jobs.default_targets import SUMMARIES, TITLES, VIDEO_SUMMARIES
 from jobs.registry import find_jobs
 from tests.servers.bench import KEY, Bench
+from tests.servers.fake_pinecone import FakePinecone
 from tests.servers.shell import Ended, Shell, interrupt, wait_for_calls
 from tests.test_cli_views import NEVER
 
@@ -215,10 +217,19 @@ def _examples() -> list[str]:
 
 
 @pytest.mark.parametrize("example", _examples())
-async def test_the_example_of_every_command_works(wired: Shell, bench: Bench, example: str) -> None:
+async def test_the_example_of_every_command_works(
+    wired: Shell, bench: Bench, fake_pinecone: FakePinecone, example: str
+) -> None:
     """What the help shows can be typed; a run id stands for one that exists."""
     await bench.fill(5)
+    await bench.database.migrate([VIDEO_SUMMARIES, SUMMARIES, TITLES])
+    fake_pinecone.configure(dimension=512, index="youtube-titles-prod")
+    fake_pinecone.reset()
+    wired.env |= {"PINECONE_API_KEY": "pcsk_s3ntinel_0123456789", "PINECONE_INDEX_HOST": fake_pinecone.url}
+    fake_pinecone.space("llm-summaries")
     first = await wired.run(JOB, "--limit", "2", "--json")
+    if " search " in example:
+        assert (await wired.run("vectorize")).code == 0
     if "resume" in example or "cancel" in example:
         await bench.database.run("update catchup.runs set state = 'stopped'")
     words = shlex.split(example.replace("3f2a9c01b2", str(_verdict(first)["run"])))
