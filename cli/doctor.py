@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import typer
 
+from cli.destinations import examine
 from cli.flags import WorldFlags, takes
 from cli.layout import Line
 from cli.main import new_app, own_version
@@ -51,6 +54,7 @@ def _settings_lines(settings: Settings) -> list[Line]:
         Line(".env", clean(settings.env_file or "none here")),
         Line("catchup.toml", clean(settings.toml_file or "none here")),
         Line("provider", f"{provider}, {'a key is set' if settings.openai_api_key else 'no key is set'}"),
+        Line("pinecone", "a key is set" if settings.pinecone_api_key else "no key is set"),
         Line("ceilings", said or "none: only --max-cost limits a run", "" if said else "warn"),
         Line("outage", f"given up after {show_duration(limits.max_outage)}; database load {limits.db_load:.0%}"),
     ]
@@ -79,9 +83,17 @@ async def _database_lines(place: Place) -> list[Line]:
     if hello.schema_version is None:
         return [*lines, Line("ledger", "not installed: run `catchup migrate`", "bad")]
     lines.append(Line("ledger", f"version {hello.schema_version}, seen as role {clean(hello.role)}"))
-    for target in fitting:
-        lines += await _target_lines(place, target)
-    return lines
+    about = {target.name: await _target_lines(place, target) for target in fitting}
+    return [*lines, *_excuse(about, place.settings)]
+
+
+def _excuse(about: Mapping[str, list[Line]], settings: Settings) -> Iterator[Line]:
+    """A default target that merely fits, and cannot run, is nobody's mistake while another one can."""
+    broken = {name for name, lines in about.items() if any(line.tone == "bad" for line in lines)}
+    excused = broken - set(settings.targets) if broken != set(about) else set()
+    for name, lines in about.items():
+        for line in lines:
+            yield replace(line, tone="warn") if line.tone == "bad" and name in excused else line
 
 
 async def _target_lines(place: Place, target: Target) -> list[Line]:
@@ -98,8 +110,9 @@ async def _target_lines(place: Place, target: Target) -> list[Line]:
     kept = "the database itself: this role can update nothing else" if hello.least_privilege else "our functions only"
     lines = [Line(target.name, f"table {target.spec.table}, ~{facts.estimated_rows:,} rows; cells kept by {kept}")]
     if not facts.pending_index:
-        lines.append(Line("", "no partial index on what is pending: `catchup migrate` prints one", "warn"))
+        lines.append(Line(target.name, "no partial index on what is pending: `catchup migrate` prints one", "warn"))
     fires = (*facts.triggers, *(f"publication {name}" for name in facts.publications))
     if fires:
-        lines.append(Line("", clean(f"each written row fires {', '.join(fires)}", 300), "warn"))
-    return lines + [Line("", clean(note, 300), "warn") for note in notes]
+        lines.append(Line(target.name, clean(f"each written row fires {', '.join(fires)}", 300), "warn"))
+    lines += [Line(target.name, clean(note, 300), "warn") for note in notes]
+    return lines + await examine(place, target)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.drafts import as_list, draft_summaries, draft_vectors, find_plain
 from cli.flags import WorldFlags, takes
 from cli.layout import Line
 from cli.main import new_app
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from queries.catalog import FoundTable
 
 app = new_app("Look at a database and write catchup.toml and .env for it.")
-_SECRETS = ("DATABASE_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL")
-_SUGGESTED_AT_MOST = 3
+_GIVEN = (
+    *("DATABASE_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    *("PINECONE_API_KEY", "PINECONE_INDEX_HOST"),
+)
+_DRAFTS_MOST = 3  # of each job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +55,10 @@ def init(flags: InitFlags) -> None:
             )
         os.environ["DATABASE_URL"] = typer.prompt("Postgres address (postgresql://…)", hide_input=True)
         settings = settings_for(flags)
-    fitting, suggested = visit(flags, _look)
+    fitting, tables = visit(flags, _look)
+    drafts = _drafts(settings, fitting, tables)
     wrote = {
-        "catchup.toml": _write_new(Path("catchup.toml"), toml_text(settings, flags, fitting, suggested)),
+        "catchup.toml": _write_new(Path("catchup.toml"), toml_text(settings, flags, fitting, drafts)),
         ".env": _write_new(Path(".env"), env_text(_given(settings))),
     }
     if flags.json:
@@ -63,20 +68,35 @@ def init(flags: InitFlags) -> None:
     lines += [
         Line("fits", f"{target.name}: table {target.spec.table}, cell {target.spec.cells[0]}") for target in fitting
     ]
-    following = "catchup migrate" if fitting else "edit [targets] in catchup.toml, then catchup migrate"
-    show([*lines, Line("next", following)])
+    show([*lines, Line("next", _following(fitting, drafts if wrote["catchup.toml"] else ()))])
+
+
+def _following(fitting: Sequence[Target], drafts: Sequence[str]) -> str:
+    if fitting:
+        return "catchup migrate"
+    first = "uncomment a target in catchup.toml" if drafts else "describe a target in catchup.toml (docs/targets.md)"
+    return f"{first}, then catchup migrate"
 
 
 async def _look(place: Place) -> tuple[list[Target], list[FoundTable]]:
-    """Default targets that fit; where none does and the catalogs can be read, tables one could be written for."""
+    """Default targets that fit and, where the catalogs can be read, the tables one could be written for."""
     from cli.migrate import fitting_targets
 
     fitting, _ = await fitting_targets(place)
-    if fitting or not place.dsn:
+    if not place.dsn:
         return fitting, []
     from queries.catalog import list_tables
 
     return fitting, await list_tables(place.dsn)
+
+
+def _drafts(settings: Settings, fitting: Sequence[Target], tables: Sequence[FoundTable]) -> list[str]:
+    """For tables that no target is about yet; summaries only where nothing fits at all."""
+    about = {(target.spec.schema, target.spec.table) for target in fitting}
+    free = [table for table in find_plain(tables) if (table.schema, table.table) not in about]
+    summaries = [] if fitting else [draft_summaries(table) for table in free]
+    vectors = [draft_vectors(table, pinecone=settings.pinecone_api_key is not None) for table in free]
+    return [*list(filter(None, summaries))[:_DRAFTS_MOST], *list(filter(None, vectors))[:_DRAFTS_MOST]]
 
 
 def _write_new(path: Path, text: str) -> bool:
@@ -92,7 +112,7 @@ def _write_new(path: Path, text: str) -> bool:
 
 def _given(settings: Settings) -> dict[str, str]:
     values = {}
-    for name in _SECRETS:
+    for name in _GIVEN:
         value = getattr(settings, VARIABLES[name][0])
         if value:
             values[name] = value if isinstance(value, str) else value.get_secret_value()
@@ -109,7 +129,7 @@ def env_text(values: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def toml_text(settings: Settings, flags: WorldFlags, fitting: Sequence[Target], suggested: Sequence[FoundTable]) -> str:
+def toml_text(settings: Settings, flags: WorldFlags, fitting: Sequence[Target], drafts: Sequence[str]) -> str:
     parts = ["# What catchup does here. Secrets belong in .env, not in this file."]
     if flags.local or settings.local:
         parts.append(
@@ -121,31 +141,6 @@ def toml_text(settings: Settings, flags: WorldFlags, fitting: Sequence[Target], 
     for target in fitting:
         parts.append(
             f"# The default target {target.name} fits this database. Uncomment what you want to change:\n"
-            f'# [targets.{target.name}]\n# filters = {_toml_list(target.spec.filters)}\n# model = "{target.model}"'
+            f'# [targets.{target.name}]\n# filters = {as_list(target.spec.filters)}\n# model = "{target.model}"'
         )
-    parts += [_suggest(table) for table in suggested[:_SUGGESTED_AT_MOST]]
-    return "\n\n".join(parts) + "\n"
-
-
-def _suggest(table: FoundTable) -> str:
-    """A whole target over real names, commented out: which cell to fill is the operator's decision."""
-    summaries = [name for name in table.empty_able if "summary" in name] or list(table.empty_able)
-    cell = summaries[0]
-    read = [name for name in table.texts if name != cell and name not in table.key][:3]
-    lines = [
-        f"Table {table.schema}.{table.table} (~{table.estimated_rows:,} rows). Check every line, then uncomment:",
-        f"[targets.{table.table.lower().replace('_', '-')}]",
-        f'table = "{table.table}"',
-        f'schema = "{table.schema}"',
-        f"key = {_toml_list(table.key)}",
-        f"read = {_toml_list(read)}",
-        f'pending = ["{cell} is null"]',
-        f'cells = {{ {cell} = "answer" }}',
-        'prompt = "Summarise the text in one or two plain sentences. Use only what it says."',
-        'model = "gpt-4o-mini"',
-    ]
-    return "\n".join(f"# {line}" for line in lines)
-
-
-def _toml_list(names: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+    return "\n\n".join([*parts, *drafts]) + "\n"

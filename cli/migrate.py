@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.destinations import as_run, examine, say_destination
 from cli.flags import WorldFlags, takes
 from cli.layout import Line
 from cli.main import new_app
@@ -18,7 +20,6 @@ from queries.errors import Misconfigured
 
 if TYPE_CHECKING:
     from jobs.targets import Target
-    from queries.migrations import Registration
 
 app = new_app("Install or check the ledger in your database, or print its SQL.")
 
@@ -59,7 +60,7 @@ async def _do(place: Place, flags: MigrateFlags) -> int:
     fitting, left = await fitting_targets(place)
     wanted = [migrations.Registration(target.name, target.spec) for target in fitting]
     if flags.print_sql or not place.dsn:
-        return _print(place, flags, wanted)
+        return _print(place, flags, fitting)
     if flags.check:
         return _report_check(flags, await migrations.check(place.dsn, wanted))
     if flags.uninstall:
@@ -68,15 +69,57 @@ async def _do(place: Place, flags: MigrateFlags) -> int:
         return 0
     _require_targets(fitting, left)
     done = await migrations.migrate(place.dsn, wanted, worker=flags.worker)
+    indexes, notes = await _missing_indexes(place, fitting), await _notes(place, fitting)
     if flags.json:
-        write_json({"type": "migrate", "before": done.before, "now": done.now, "registered": list(done.registered)})
+        about = {"indexes": indexes, "notes": [note.text for note in notes]}
+        write_json(
+            {"type": "migrate", "before": done.before, "now": done.now, "registered": list(done.registered), **about}
+        )
         return 0
     was = "was not there" if done.before is None else f"was version {done.before}"
     lines = [Line("ledger", f"version {done.now} ({was})", "good")]
-    lines += [Line("target", f"{target.name}: may write {', '.join(target.spec.cells)}") for target in fitting]
-    lines += [Line("index", migrations.index_sql(item), "dim") for item in wanted]
-    show([*lines, Line("", "The index is a suggestion: run it yourself if the table is large.")])
+    lines += [Line("target", _say(place, target)) for target in fitting]
+    lines += [*notes, *(Line("index", text, "dim") for text in indexes)]
+    if indexes:
+        lines.append(
+            Line("", "An index is a suggestion: run it yourself if the table is large, outside of a transaction.")
+        )
+    show(lines)
     return 0
+
+
+def _say(place: Place, target: Target) -> str:
+    there = say_destination(as_run(place, target))
+    return f"{target.name}: may write {', '.join(target.spec.cells)}" + (f"; vectors go to {there}" if there else "")
+
+
+def _one_for_each_cell(targets: Sequence[Target]) -> list[Target]:
+    """Of targets that share table and cell, the one with the fewest conditions: its index serves the others too."""
+    chosen: dict[tuple[str, str, str], Target] = {}
+    for target in sorted(targets, key=lambda target: len(target.spec.pending)):
+        chosen.setdefault((target.spec.schema, target.spec.table, target.spec.cells[0]), target)
+    return [target for target in targets if target in chosen.values()]
+
+
+async def _missing_indexes(place: Place, targets: Sequence[Target]) -> list[str]:
+    from queries.migrations import Registration, index_sql
+
+    return [
+        index_sql(Registration(target.name, target.spec))
+        for target in _one_for_each_cell(targets)
+        if not (await place.ledger.facts(target.spec)).pending_index
+    ]
+
+
+async def _notes(place: Place, targets: Sequence[Target]) -> list[Line]:
+    """What vectors in this database lack: an extension and a column's type are their owner's decisions."""
+    said: dict[str, list[str]] = {}
+    for target in targets:
+        if _is_kept_here(as_run(place, target)):
+            for line in await examine(place, target):
+                if line.tone == "bad":
+                    said.setdefault(line.text, []).append(target.name)
+    return [Line("to do", f"{', '.join(names)}: {text}; then migrate again", "warn") for text, names in said.items()]
 
 
 async def fitting_targets(place: Place) -> tuple[list[Target], list[str]]:
@@ -107,11 +150,15 @@ def _require_targets(fitting: list[Target], left: list[str]) -> None:
         )
 
 
-def _print(place: Place, flags: MigrateFlags, wanted: list[Registration]) -> int:
+def _print(place: Place, flags: MigrateFlags, fitting: Sequence[Target]) -> int:
     """SQL on stdout and nothing else there, so that it can be piped; the explanation goes to stderr."""
     from queries import migrations
 
-    text = migrations.uninstall_sql() + "\n" if flags.uninstall else migrations.print_sql(wanted, worker=flags.worker)
+    wanted = [migrations.Registration(target.name, target.spec) for target in fitting]
+    if flags.uninstall:
+        text = migrations.uninstall_sql() + "\n"
+    else:
+        text = migrations.print_sql(wanted, worker=flags.worker) + _remarks(place, fitting)
     sys.stdout.write(text)
     sys.stdout.flush()
     if not flags.print_sql:
@@ -121,6 +168,28 @@ def _print(place: Place, flags: MigrateFlags, wanted: list[Registration]) -> int
         )
         return 10
     return 0
+
+
+def _remarks(place: Place, fitting: Sequence[Target]) -> str:
+    """As comments: an extension is the owner's decision, and such an index cannot be made in a transaction."""
+    from queries.migrations import Registration, index_sql
+    from queries.vector_column import NO_EXTENSION
+
+    inside = [target.name for target in fitting if _is_kept_here(as_run(place, target))]
+    lines = [
+        "-- Worth having on a large table, each by itself and outside of a transaction, where there is none already:"
+    ]
+    lines += [f"-- {index_sql(Registration(target.name, target.spec))}" for target in _one_for_each_cell(fitting)]
+    if inside:
+        lines += [
+            f"-- Vectors of {', '.join(inside)} need pgvector. Where it is missing (Supabase: Database, Extensions),",
+            f"-- before all of the above: {NO_EXTENSION};",
+        ]
+    return "\n".join(["", *lines, ""]) if fitting else ""
+
+
+def _is_kept_here(target: Target) -> bool:
+    return target.embedding is not None and target.embedding.into != "pinecone"
 
 
 def _report_check(flags: MigrateFlags, problems: tuple[str, ...]) -> int:

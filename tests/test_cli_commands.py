@@ -22,7 +22,8 @@ def _draft_taken(file: Path) -> None:
     """Uncomments the first suggested target, as an operator would."""
     lines = file.read_text().splitlines()
     begin = next(n for n, line in enumerate(lines) if line.startswith("# [targets."))
-    file.write_text("\n".join([*lines[:begin], *(line.removeprefix("# ") for line in lines[begin : begin + 9])]) + "\n")
+    taken = [line.removeprefix("# ") for line in lines[begin : begin + 10]]
+    file.write_text("\n".join([*lines[:begin], *taken]) + "\n")
 
 
 async def test_init_drafts_a_target_for_a_foreign_table_and_the_rest_follows(shell: Shell, database: Database) -> None:
