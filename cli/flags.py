@@ -231,7 +231,8 @@ class VerifyFlags(VectorFlags):
         bool, _option("--repair", help="Embed what is missing or stale and set wrong flags right; the price is shown.")
     ] = False
     adopt: Annotated[
-        bool, _option("--adopt", help="Trust vectors that the ledger does not know, instead of embedding them again.")
+        bool,
+        _option("--adopt", help="Trust vectors that the ledger does not know: their rows are marked as done, unpaid."),
     ] = False
     delete_orphans: Annotated[
         bool, _option("--delete-orphans", help="Delete vectors that belong to no row; only with --repair.")

@@ -64,7 +64,7 @@ async def _verify(work: Work, flags: RunFlags, view: View, signals: Signals) -> 
         write_json({"type": "difference", "target": work.target.name, **_as_json(found), "exit": _exit_of(found)})
     else:
         _show(view, difference_lines(found, work, flags))
-    if not flags.repair or found.is_none:
+    if not flags.repair or (found.is_none and not (flags.adopt and found.unverified)):
         return _exit_of(found)
     return await _repair(work, flags, view, signals, found)
 
@@ -80,7 +80,9 @@ async def _repair(work: Work, flags: VerifyFlags, view: View, signals: Signals, 
         answers = Answers(work.state_dir, work.ledger.road.where, work.target.name).find(work.made_by, only.keys)
         if answers:
             view.say(f"{len(answers):,} of these are kept from earlier runs and are not paid for again")
-        options = replace(work.options, redo=Redo("any"), edited_if_small=False, only=only, limit=None)
+        options = replace(
+            work.options, redo=Redo("any"), edited_if_small=False, only=only, limit=None, adopt=flags.adopt
+        )
         code = await run_to_verdict(replace(work, options=options, answers=answers), flags, view, signals)
     if found.orphans and flags.delete_orphans and code in (0, 3):
         await _delete_orphans(work, flags, view, found.orphans)

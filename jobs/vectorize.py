@@ -32,6 +32,8 @@ class Vectorize:
 
     def expects(self, row: Row, means: Means) -> tuple[str, ...]:
         known, embedding = row.known, _embedding(means)
+        if known is None and means.options.adopt:
+            return embedding.ids_of(row.key, 1)
         if known is None or not known.same_text or embedding.into == "column":
             return ()
         if (known.model, known.prompt_hash) != (means.model, means.target.prompt_hash):

@@ -41,5 +41,6 @@ class Options:
     create_namespace: bool = False
     create_index: bool = False
     edited_if_small: bool = False
+    adopt: bool = False
     only: Only | None = None
     keep_answers_s: float | None = None

@@ -83,7 +83,7 @@ def read(path: Path, *, with_confirmed: bool = True) -> tuple[Past, int, int]:
                     fix = "keep a copy and ask; nothing was changed or restarted"
                     raise Misconfigured(f"{path} is damaged at line {number}", fix=fix)
                 break
-            attempt = max(attempt, _fold(past, *record))
+            attempt = max(attempt, fold(past, *record))
             end += len(line)
             if not with_confirmed:
                 past.confirmed.clear()
@@ -131,10 +131,11 @@ def _parse(line: bytes) -> tuple[str, dict[str, Any]] | None:
     return str(kind), dict(record)
 
 
-def _fold(past: Past, kind: str, record: dict[str, Any]) -> int:
+def fold(past: Past, kind: str, record: Mapping[str, Any]) -> int:
+    """Takes one record into account; returns the number of the attempt it tells of."""
     match kind:
         case "head":
-            past.header = record
+            past.header = dict(record)
         case "carry":
             _fold_carry(past, record)
         case "known":
@@ -149,7 +150,7 @@ def _fold(past: Past, kind: str, record: dict[str, Any]) -> int:
     return int(record.get("n", 0))
 
 
-def _fold_carry(past: Past, record: dict[str, Any]) -> None:
+def _fold_carry(past: Past, record: Mapping[str, Any]) -> None:
     for name, value in record["sums"].items():
         setattr(past, name, value)
     past.unanswered = {int(n): float(usd) for n, usd in record["unanswered"]}
@@ -157,7 +158,7 @@ def _fold_carry(past: Past, record: dict[str, Any]) -> None:
     past.intents = {str(intent["id"]): intent for intent in record["intents"]}
 
 
-def _fold_call(past: Past, kind: str, record: dict[str, Any]) -> None:
+def _fold_call(past: Past, kind: str, record: Mapping[str, Any]) -> None:
     number, usd = int(record["n"]), float(record["usd"])
     if kind == "try":
         past.calls += 1
@@ -176,9 +177,9 @@ def _fold_call(past: Past, kind: str, record: dict[str, Any]) -> None:
         past.judged[tuple(bad[0])] = RowVerdict(tuple(bad[0]), *bad[1:])
 
 
-def _fold_write(past: Past, kind: str, record: dict[str, Any]) -> None:
+def _fold_write(past: Past, kind: str, record: Mapping[str, Any]) -> None:
     if kind == "write":
-        past.intents[str(record["id"])] = record
+        past.intents[str(record["id"])] = dict(record)
         _book(past, record, 1)
         return
     intent = past.intents.pop(str(record["id"]))
@@ -192,7 +193,7 @@ def _fold_write(past: Past, kind: str, record: dict[str, Any]) -> None:
         past.judged.pop(tuple(verdict[0]), None)
 
 
-def _book(past: Past, intent: dict[str, Any], sign: int) -> None:
+def _book(past: Past, intent: Mapping[str, Any], sign: int) -> None:
     past.booked_usd += sign * float(intent["usd"])
     past.booked_possibly_usd += sign * float(intent["possibly_usd"])
     past.booked_calls += sign * int(intent["calls"])

@@ -43,9 +43,9 @@ class Difference:
         return not (self.missing or self.stale or self.other_model or self.denied or self.orphans)
 
     def to_repair(self, *, adopt: bool) -> Only:
-        """Rows that a run has to look at again. Adopting trusts vectors that the ledger does not know."""
+        """Rows that a run has to look at again. Adopting marks vectors that the ledger does not know as good."""
         keys = [*self.missing, *self.stale, *self.other_model, *self.denied]
-        keys += () if adopt else self.unverified
+        keys += self.unverified if adopt else ()
         return Only(frozenset(keys), tuple(row for row in self.sample if row.key in set(keys[: 10 * _SAMPLE])))
 
 
