@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from cli.choices import targets_of
+from cli.settings import load
 from docs.generate import README, filled
 from jobs.engine.verdict import Exit
+from jobs.registry import find_jobs, load_job
 from tests.servers.shell import ROOT
 
+TARGETS = (ROOT / "docs/targets.md").read_text(encoding="utf-8")
+EXAMPLES = [
+    block
+    for found in re.findall(r"(?:^(?: {4}.*)?\n)+", TARGETS, re.MULTILINE)
+    if "[targets." in (block := dedent(found))
+]
 PAGES = sorted([README, *(ROOT / "docs").glob("*.md")])
 
 
@@ -31,6 +42,22 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link of a page is a file of this repository."""
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.search(r"targets\.([\w-]+)", text)[1])
+def test_every_target_of_the_page_is_one_that_a_command_takes(tmp_path: Path, example: str) -> None:
+    """What is copied from the page is not refused."""
+    (tmp_path / "catchup.toml").write_text(example)
+    settings = load({}, tmp_path)
+    known = {name for job in find_jobs() for name in targets_of(load_job(job), settings)}
+    assert settings.targets.keys() <= known
+
+
+def test_the_page_has_an_example_of_every_place_and_of_both_kinds_of_transcripts() -> None:
+    """Four ways to keep vectors, five examples, and one of sentences."""
+    wholes = [next(iter(tomllib.loads(example)["targets"].values())) for example in EXAMPLES]
+    assert [table.get("store") for table in wholes] == [None, "pinecone", "pgvector", "column", "pgvector", "pgvector"]
+    assert ["joined" in table for table in wholes] == [False] * 5 + [True]
 
 
 def test_the_picture_fetches_nothing() -> None:
