@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from jobs.engine.journal import Journal
 from jobs.engine.past import Paid, read
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict
+from queries.vectors import VectorRecord
 
 HEADER = {"run": "r1", "target": "t", "fingerprint": "f", "place": "p"}
 
@@ -211,3 +213,32 @@ def test_a_long_run_keeps_only_what_is_owed_on_the_disk(tmp_path: Path, monkeypa
     assert past.spent_usd == pytest.approx(0.002 * 2_994)
     assert len(past.unanswered) == 6
     assert peak < 1_200_000
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["of this process", "of an earlier one"])
+def test_what_is_owed_is_moved_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    """Compaction copies answers: vectors, odd texts and verdicts are afterwards what they were before."""
+    monkeypatch.setattr("jobs.engine.journal._LARGE", 1_000)
+    journal = Journal(tmp_path / "j")
+    journal.create(HEADER)
+    vector = VectorRecord("v", bytes(range(256)) * 8, {"title": "caf\u00e9 \u2028 \ud800", "views": 2**70})
+    texts = ["plain", "\ud83d lone", 'quoted "rows":[ and \n']
+    owed = [replace(paid(f"k{n}", text), vectors=(vector,), drop=("old",)) for n, text in enumerate(texts)]
+    journal.answered(journal.attempted([("k0",)], 0.01), 0.002, owed, [RowVerdict(("bad",), "g", "failed", "why", "")])
+    if resumed:
+        journal.close(keep=True)
+        journal = Journal(tmp_path / "j")
+        journal.resume()
+    facts = {"verdicts": [], "books": {}, "checkpoint": None, "back": [], "usd": 0.0, "possibly_usd": 0.0, "calls": 1}
+    for number in range(20):
+        key = f"done{number}"
+        journal.answered(journal.attempted([(key,)], 0.01), 0.002, [paid(key, "x" * 500)])
+        journal.writing(key, {"keys": [(key,)], "tokens": [0, 0], **facts})
+        journal.confirmed(key)
+    journal.close(keep=True)
+    past, _, attempts = read(tmp_path / "j")
+    assert list(past.paid.values()) == owed
+    assert list(past.judged) == [("bad",)]
+    assert (attempts, past.calls, past.spent_usd) == (21, 21, pytest.approx(21 * 0.002))
