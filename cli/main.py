@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": ("cli.runs", "List, show, resume, cancel and prune runs."),
     "verify": ("cli.verify", "Compare rows and their vectors, both ways; repair what differs."),
     "search": ("cli.search", "Find the rows whose text is nearest to what is asked."),
+    "index": ("cli.index", "Build the HNSW index that makes search over pgvector fast."),
     "init": ("cli.init", "Look at a database and write catchup.toml and .env for it."),
     "migrate": ("cli.migrate", "Install or check the ledger in your database, or print its SQL."),
     "doctor": ("cli.doctor", "Show which settings, role, ledger and state directory are in use."),

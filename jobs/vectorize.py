@@ -14,7 +14,8 @@ from jobs.engine.job import Ask, Bad, Good, Keep, Means, Packing, Skip
 from jobs.targets import Target
 from queries.embed import TEXT_TOKENS_MOST, TEXTS_MOST, TOKENS_MOST, EmbedAnswer, EmbedRequest
 from queries.table import Row
-from queries.vectors import VectorRecord, as_text
+from queries.vector_column import as_text
+from queries.vectors import VectorRecord
 
 _BYTES_PER_TOKEN = 4  # English; where it is wrong the server says so unpaid, and the request is halved
 _PACKING = Packing(TEXTS_MOST, TOKENS_MOST * 4 // 5)

@@ -39,14 +39,6 @@ class Match:
     metadata: Mapping[str, Value]
 
 
-def as_text(values: bytes) -> str:
-    """As pgvector reads it: the shortest digits that give the same float32 again."""
-    import numpy as np  # noqa: PLC0415 - 80 ms that only a run needs
-    import orjson  # noqa: PLC0415
-
-    return orjson.dumps(np.frombuffer(values, dtype="<f4"), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
 class VectorSpace(Protocol):
     """One namespace. Every method is one attempt that may be repeated, and raises only what queries.errors names.
 
