@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 
 import pytest
 
 from cli.choices import targets_of
 from cli.settings import load
 from docs.generate import README, filled
+from jobs.engine.job import Ask, Good, Job, Means
+from jobs.engine.options import Options
 from jobs.engine.verdict import Exit
 from jobs.registry import find_jobs, load_job
+from queries.chat import ChatAnswer
+from queries.prices import load_price
+from queries.table import Row
+from queries.tokens import TokenCounter
 from tests.servers.shell import ROOT
 
 TARGETS = (ROOT / "docs/targets.md").read_text(encoding="utf-8")
@@ -58,6 +66,34 @@ def test_the_page_has_an_example_of_every_place_and_of_both_kinds_of_transcripts
     wholes = [next(iter(tomllib.loads(example)["targets"].values())) for example in EXAMPLES]
     assert [table.get("store") for table in wholes] == [None, "pinecone", "pgvector", "column", "pgvector", "pgvector"]
     assert ["joined" in table for table in wholes] == [False] * 5 + [True]
+
+
+def test_the_job_of_the_page_is_a_job(tmp_path: Path) -> None:
+    """Copied from the page it asks and judges, and lacks nothing that the engine asks of a job."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/adding-a-job.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    made = ModuleType("jobs.make_titles")
+    sys.modules[made.__name__] = made  # where dataclasses look up their annotations
+    try:
+        exec(code[1], vars(made))  # noqa: S102 - our own page
+    finally:
+        del sys.modules[made.__name__]
+    job, tokens = made.JOB, TokenCounter("gpt-4o-mini", tmp_path)
+    assert {name for name in vars(Job) if not name.startswith("_")} <= set(dir(job))
+    means = Means(made.POSTS, "gpt-4o-mini", tokens, load_price("gpt-4o-mini"), Options(min_words=3))
+    row = Row(("1",), "guard", {"body": "The cranes of the harbour were restored by volunteers last year."}, {})
+    ask = job.prepare(row, means)
+    assert isinstance(ask, Ask)
+    answer = ChatAnswer("Volunteers restored the harbour's cranes", "stop", None, "gpt-4o-mini", 10, 8)
+    assert [type(verdict) for verdict in job.judge(ask, answer, means)] == [Good]
+
+
+def test_the_files_that_answer_questions_exist() -> None:
+    """The table of the page names files of this repository."""
+    table = (ROOT / "docs/adding-a-job.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    named = re.findall(r"`([\w/]+\.(?:py|sql))`", table)
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_picture_fetches_nothing() -> None:
