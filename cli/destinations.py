@@ -81,7 +81,7 @@ async def _look_at_column(place: Place, target: Target, embedding: Embedding) ->
     if column.dimension not in (None, embedding.dimensions):
         said = f"column {column.column} holds {column.dimension} dimensions, the target makes {embedding.dimensions}"
         return [Line(target.name, clean(f"{said}; set its dimensions to the column's"), "bad")]
-    return [_index_line(target, column)]
+    return [_index_line(place, target, column)]
 
 
 async def _look_at_space(place: Place, target: Target, embedding: Embedding) -> list[Line]:
@@ -95,10 +95,10 @@ async def _look_at_space(place: Place, target: Target, embedding: Embedding) -> 
     if facts.dimension != embedding.dimensions:
         said = f"the space holds {facts.dimension} dimensions, the target makes {embedding.dimensions}"
         return [Line(target.name, f"{said}; name another namespace, or set its dimensions to the space's", "bad")]
-    return [Line(target.name, f"~{facts.count:,} vectors there"), _index_line(target, await space.column())]
+    return [Line(target.name, f"~{facts.count:,} vectors there"), _index_line(place, target, await space.column())]
 
 
-def _index_line(target: Target, column: VectorColumn) -> Line:
+def _index_line(place: Place, target: Target, column: VectorColumn) -> Line:
     """Without it a search reads every vector: exact, and slow from some ten thousand on."""
     from queries.vector_index import sql_for
 
@@ -108,9 +108,9 @@ def _index_line(target: Target, column: VectorColumn) -> Line:
         makes = sql_for(column).replace("\n", " ")
     except CatchupError as error:
         return Line(target.name, clean(f"no HNSW index, and none is possible: {error.what}", 300), "dim")
-    return Line(
-        target.name, f"no HNSW index: search reads every vector. After the bulk load, over psql: {makes}", "dim"
-    )
+    # Over REST every statement ends after seconds.
+    how = f"`catchup index {target.name}`" if place.dsn else f"over psql, {makes}"
+    return Line(target.name, f"no HNSW index: search reads every vector. After the bulk load: {how}", "dim")
 
 
 async def _look_at_model(place: Place, target: Target, embedding: Embedding, name: str) -> list[Line]:

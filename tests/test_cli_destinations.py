@@ -9,6 +9,7 @@ import pytest
 
 from cli.settings import load
 from jobs.targets import Target
+from tests.servers.lite import StartPostgrest
 from tests.servers.postgres import Database
 from tests.servers.shell import Shell
 from tests.test_cli_targets import NOTES, read, toml
@@ -117,7 +118,7 @@ async def test_doctor_says_where_vectors_go_and_what_search_lacks(shell: Shell, 
         "a Pinecone key is set; its host is asked for by the index's name (PINECONE_INDEX_HOST is not set)",
         "the space is not there yet: `catchup vectorize --target here --create-namespace` makes it",
         "vectors go to column embedding of the row itself: text-embedding-3-small, 3 dimensions",
-        'using hnsw ("embedding" "extensions"."vector_cosine_ops")',
+        "no HNSW index: search reads every vector. After the bulk load: `catchup index row`",
         "the ledger knows of no vectors there yet",
     ):
         assert part in said, said
@@ -137,6 +138,31 @@ async def test_doctor_finds_the_index_and_the_model_that_are_there(shell: Shell,
     assert "an HNSW index serves search" in words(ended.out)
     assert "vectors of ada, 3 dimensions, first by old; the target would add others and is refused" in words(ended.out)
     assert ended.code == 10
+
+
+async def test_doctor_over_rest_prints_the_statement_of_the_index(
+    shell: Shell, database: Database, start_postgrest: StartPostgrest
+) -> None:
+    """There every statement ends after seconds, so the command could not build it."""
+    await equip(shell, database, extension=True, row=ROW)
+    await shell.run("migrate")
+    await database.run("grant all on notes to service_role")
+    rest = await start_postgrest(database)
+    del shell.env["DATABASE_URL"]
+    shell.env |= {"SUPABASE_URL": rest.url, "SUPABASE_SERVICE_ROLE_KEY": rest.secret_key}
+    ended = await shell.run("doctor")
+    assert "over psql, set statement_timeout = 0; create index" in words(ended.out), ended.out
+    assert ended.code == 0
+
+
+async def test_doctor_says_where_no_index_is_possible(shell: Shell, database: Database) -> None:
+    """A column without dimensions takes any vector, and HNSW none of them."""
+    await equip(shell, database, extension=True, row=ROW)
+    await database.run("alter table notes alter column embedding type extensions.vector")
+    await shell.run("migrate")
+    assert "none is possible: column embedding of public.notes has no fixed dimension" in words(
+        (await shell.run("doctor")).out
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +209,7 @@ async def test_doctor_sees_a_space_with_its_vectors(shell: Shell, database: Data
     await database.run("select public.catchup_space_put(%s)", [json.dumps([put])])
     said = words((await shell.run("doctor")).out)
     assert "~1 vectors there" in said
-    assert 'using hnsw ("embedding"' in said
+    assert "`catchup index here`" in said
     (shell.directory / "catchup.toml").write_text(toml("here", {k: v for k, v in HERE.items() if v is not None}))
     ended = await shell.run("doctor")
     assert "the space holds 3 dimensions, the target makes 512" in words(ended.out)
