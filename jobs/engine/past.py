@@ -22,7 +22,10 @@ _LONGEST_LINE = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """An answer that was paid for and is not yet confirmed by the database."""
+    """An answer that was paid for and is not yet confirmed by the database.
+
+    `kept`: nothing was paid, so many vectors are there already and only the flag is missing.
+    """
 
     key: Key
     guard: str
@@ -30,6 +33,7 @@ class Paid:
     cells: Mapping[str, str | None]
     vectors: tuple[VectorRecord, ...] = ()
     drop: tuple[str, ...] = ()
+    kept: int = 0
 
 
 def paid_json(paid: Paid) -> dict[str, Any]:
@@ -38,12 +42,16 @@ def paid_json(paid: Paid) -> dict[str, Any]:
     if paid.vectors or paid.drop:
         line["v"] = [[v.id, b64encode(v.values).decode(), dict(v.metadata)] for v in paid.vectors]
         line["d"] = paid.drop
+    if paid.kept:
+        line["kept"] = paid.kept
     return line
 
 
 def read_paid(line: Mapping[str, Any]) -> Paid:
     vectors = tuple(VectorRecord(id_, b64decode(values), metadata) for id_, values, metadata in line.get("v", ()))
-    return Paid(tuple(line["k"]), line["g"], line["w"], line["c"], vectors, tuple(line.get("d", ())))
+    return Paid(
+        tuple(line["k"]), line["g"], line["w"], line["c"], vectors, tuple(line.get("d", ())), line.get("kept", 0)
+    )
 
 
 @dataclass(slots=True)

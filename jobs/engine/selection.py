@@ -13,8 +13,8 @@ from jobs.engine.journal import Journal
 from jobs.engine.past import Paid
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit
-from jobs.engine.write_back import Entry, WriteBack
-from queries.ledger import RowVerdict, WriteRow
+from jobs.engine.write_back import Entry, WriteBack, paid_entry
+from queries.ledger import RowVerdict
 from queries.table import Key, Row
 
 _CRASHES_MOST = 3
@@ -78,7 +78,9 @@ class Selection:
         self.kept += 1
         parts = row.known.parts if row.known else 1
         cells = {cell: "now" if source == "now" else source for cell, source in self.means.target.cells.items()}
-        self.writer.put(Entry(row.key, row.guard, write=WriteRow(row.key, row.guard, row.was, cells, parts)))
+        paid = Paid(row.key, row.guard, row.was, cells, kept=parts)
+        self.journal.answered(0, 0.0, [paid])  # or a write whose answer a kill swallowed could not be asked about again
+        self.writer.put(paid_entry(paid))
 
     def _except(self, row: Row, state: Literal["failed", "skipped"], reason: str, detail: str) -> None:
         verdict = RowVerdict(row.key, row.guard, state, reason, detail)

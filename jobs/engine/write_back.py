@@ -244,7 +244,7 @@ def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
 
 
 def write_row(paid: Paid) -> WriteRow:
-    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, max(1, len(paid.vectors)))
+    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, paid.kept or max(1, len(paid.vectors)))
 
 
 def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:
