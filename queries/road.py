@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import orjson
+
 from queries.table import Condition, Key
 from queries.vectors import VectorRecord
 
@@ -16,7 +18,11 @@ def as_argument(payload: Mapping[str, Any]) -> str:
 
     The array keeps `@supabase/lite` 0.10 from parsing, in a GET, whatever stands between braces.
     """
-    return json.dumps([payload])
+    try:
+        said = orjson.dumps([payload])
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits
+        return json.dumps([payload])
+    return said.decode() if said.isascii() else json.dumps([payload])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ _STEP = 1 << 20
 _LARGE = 32 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _CHECKSUM = 9  # bytes before the JSON of a line
+_MARK_MOST = 65_536
+_MOVED_AT_ONCE = 1 << 20
+
+_Rows = tuple[list[tuple[Key, int]], bytes]
+"""Some rows with the size of each, and their JSON with a comma between each two."""
 
 
 class Journal:
@@ -36,7 +42,7 @@ class Journal:
         self.path = path
         self._mark = path.with_suffix(".mark")
         self._handle = -1
-        self._mark_handle = -1
+        self._marked_row: mmap.mmap | None = None
         self._end = 0
         self._allocated = 0
         self._synced = 0
@@ -70,27 +76,35 @@ class Journal:
         return past
 
     def _marked(self) -> Key | None:
-        content = os.pread(self._mark_handle, 65536, 0)
+        assert self._marked_row is not None  # noqa: S101 - opened before it is read
         try:
-            return tuple(json.loads(content.partition(b"\n")[0]))
+            return tuple(json.loads(self._marked_row[:].partition(b"\n")[0]))
         except ValueError:  # empty, or killed while marking: then no row was at fault
             return None
 
     def _open(self) -> None:
         self._handle = os.open(self.path, _FLAGS, 0o600)
-        self._mark_handle = os.open(self._mark, _FLAGS, 0o600)
+        handle = os.open(self._mark, _FLAGS, 0o600)
+        try:
+            self._allocate(handle, os.fstat(handle).st_size, _MARK_MOST)
+            self._marked_row = mmap.mmap(handle, _MARK_MOST)
+        finally:
+            os.close(handle)
+
+    def _allocate(self, handle: int, offset: int, size: int) -> None:
+        try:
+            _allocate(handle, offset, size)
+        except OSError as error:
+            raise Misconfigured(
+                f"the journal cannot grow: {error.strerror}", fix=f"free space on the disk of {self.path.parent}"
+            ) from None
 
     def reserve(self, size: int) -> None:
         """Makes sure the disk can take `size` more bytes: called before money is spent on an answer."""
         if self._end + size <= self._allocated:
             return
         grow = max(_STEP, size)
-        try:
-            _allocate(self._handle, self._allocated, grow)
-        except OSError as error:
-            raise Misconfigured(
-                f"the journal cannot grow: {error.strerror}", fix=f"free space on the disk of {self.path.parent}"
-            ) from None
+        self._allocate(self._handle, self._allocated, grow)
         self._allocated += grow
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
@@ -120,7 +134,7 @@ class Journal:
         empty = _encode(["paid", record])
         before, at, after = empty.partition(b'"rows":[')
         start = self._end + _CHECKSUM + len(before) + len(at)
-        self._append(_with_checksum(b"".join((before, at, b",".join(rows), after))))
+        self._append(_with_checksum(before, at, b",".join(rows), after))
         if self._told is None:
             return
         fold(self._told, "paid", record)
@@ -154,8 +168,11 @@ class Journal:
 
     def mark(self, key: Key | None) -> None:
         """Names the row whose text is being worked on: if that kills the process, we know which it was."""
-        # never shortened: the block it has is the block it keeps when the disk is full
-        os.pwrite(self._mark_handle, json.dumps(key).encode() + b"\n" if key else b"\n", 0)
+        # In memory that is the file: the kernel has it whatever becomes of us, and a system call would take 4 us. Its
+        # blocks are there before the first mark, also when the disk is full by then.
+        assert self._marked_row is not None  # noqa: S101 - opened before the first row
+        said = (_encode(key) + b"\n")[:_MARK_MOST] if key else b"\n"
+        self._marked_row[: len(said)] = said
 
     async def sync(self) -> None:
         """On the disk, not only in the page cache: power may go."""
@@ -172,30 +189,44 @@ class Journal:
         past, rows = self._what_is_owed(with_confirmed=with_confirmed)
         lines = [_line(kind, record) for kind, record in carry_over(past, self._attempt)]
         end, owed = sum(map(len, lines)), {}
-        for key, row in rows:
-            before, after = b'["paid",{"n":0,"usd":0.0,"rows":[', b'],"bad":[]}]'
-            owed[key] = (end + _CHECKSUM + len(before), len(row))
-            lines.append(_with_checksum(before + row + after))
+        before, after = b'["paid",{"n":0,"usd":0.0,"rows":[', b'],"bad":[]}]'
+        for keys, some in rows:
+            start = end + _CHECKSUM + len(before)
+            for key, size in keys:
+                owed[key] = (start, size)
+                start += size + 1
+            lines.append(_with_checksum(before, some, after))
             end += len(lines[-1])
         write_whole(self.path, b"".join(lines))
         os.close(self._handle)
         self._handle = os.open(self.path, _FLAGS, 0o600)
         self._told, self._owed = past, owed
         self._end = self._allocated = self._synced = end
-        self._compact_at = max(_LARGE, 2 * end)
+        self._compact_at = max(_LARGE, 3 * end)
 
-    def _what_is_owed(self, *, with_confirmed: bool) -> tuple[Past, Iterable[tuple[Key, bytes]]]:
+    def _what_is_owed(self, *, with_confirmed: bool) -> tuple[Past, Iterable[_Rows]]:
         """The rows as they stand in the file: a vector is not worth reading and writing again to move it."""
         if self._told is not None and not with_confirmed:
             return self._told, self._rows()
         past, _, _ = read(self.path, with_confirmed=with_confirmed)
         rows = [(key, _encode(paid_json(paid))) for key, paid in past.paid.items()]
         past.paid.clear()
-        return past, rows
+        return past, [([(key, len(row))], row) for key, row in rows]
 
-    def _rows(self) -> Iterator[tuple[Key, bytes]]:
+    def _rows(self) -> Iterator[_Rows]:
+        """Rows that stand one behind the other come together."""
+        keys: list[tuple[Key, int]] = []
+        first = end = 0
         for key, (start, size) in self._owed.items():
-            yield key, os.pread(self._handle, size, start)
+            if keys and (start != end + 1 or end - first > _MOVED_AT_ONCE):
+                yield keys, os.pread(self._handle, end - first, first)
+                keys = []
+            if not keys:
+                first = start
+            keys.append((key, size))
+            end = start + size
+        if keys:
+            yield keys, os.pread(self._handle, end - first, first)
 
     def forget_texts(self) -> None:
         """Nothing is owed: what stays is which rows are done, for a replica that does not know it yet."""
@@ -209,8 +240,9 @@ class Journal:
         if keep:
             os.ftruncate(self._handle, self._end)
         os.close(self._handle)
-        os.close(self._mark_handle)
-        self._handle = self._mark_handle = -1
+        self._handle = -1
+        if self._marked_row is not None:
+            self._marked_row.close()
         if not keep:
             self.path.unlink(missing_ok=True)
             self._mark.unlink(missing_ok=True)
@@ -220,8 +252,11 @@ def _line(kind: str, record: Mapping[str, Any]) -> bytes:
     return _with_checksum(_encode([kind, record]))
 
 
-def _with_checksum(body: bytes) -> bytes:
-    return b"%08x %b\n" % (zlib.crc32(body), body)
+def _with_checksum(*parts: bytes) -> bytes:
+    sum_ = 0
+    for part in parts:
+        sum_ = zlib.crc32(part, sum_)
+    return b"".join((b"%08x " % sum_, *parts, b"\n"))
 
 
 def _encode(value: object) -> bytes:

@@ -16,6 +16,7 @@ from queries.ledger import Ledger
 from queries.table import Key, Page, PageQuery, Row
 
 _FIRST_PAGE = 50
+_OTHER_BYTES = 20
 
 
 class Scan:
@@ -64,4 +65,15 @@ class Scan:
 
 
 def _weight(row: Row) -> int:
-    return len(json.dumps([row.values, row.joined], default=str))
+    return sum(_size(value) for each in (row.values, *row.joined) for value in each.values())
+
+
+def _size(value: object) -> int:
+    """About its bytes on the way: of a text its characters, of structures what they print as."""
+    match value:
+        case str():
+            return _OTHER_BYTES + len(value)
+        case dict() | list():
+            return len(json.dumps(value, default=str))
+        case _:
+            return _OTHER_BYTES
