@@ -23,6 +23,7 @@ class LocalChat:
 
     name = NAME
     is_local = True
+    note = ""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="extractive")

@@ -22,6 +22,7 @@ class OpenAIChat:
 
     name = "openai"
     is_local = False
+    note = ""
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class OpenAIEmbed:
 
     name = "openai"
     is_local = False
+    note = ""
 
     def __init__(
         self,

@@ -121,6 +121,11 @@ class Service(Protocol):
     name: str
     is_local: bool
 
+    @property
+    def note(self) -> str:
+        """What an operator should know about what it did so far; as a rule nothing."""
+        ...
+
     async def ask(self, request: Any) -> Answer: ...
 
     async def close(self) -> None: ...

@@ -111,7 +111,7 @@ def verdict_of(ending: Ending) -> Verdict:
         dry_run=work.options.dry_run,
         pending_beyond=session.pending_beyond if session else False,
         cells_enforced_by=_enforced_by(ending.hello),
-        notes=(*ending.notes, *_in_journal(session)),
+        notes=(*ending.notes, *([work.service.note] if work.service.note else []), *_in_journal(session)),
         in_journal=session.in_journal if session else 0,
         named=tuple(session.named) if session else (),
     )
