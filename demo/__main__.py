@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.load import count_rows, load_sample, show_some
@@ -18,75 +20,116 @@ from queries.embedded import remove, start
 from queries.errors import CatchupError
 
 ROOT = Path(__file__).resolve().parent.parent
+CATCHUP = (sys.executable, "-c", "from cli.main import main; main()")  # this checkout's, installed or not
 FINE = (0, 3)  # 3: done, and some items are named
-INTERRUPTED = 130
-SLOWLY = "backfill-summaries --yes --max-rate 2400"
+LEASE_HELD, INTERRUPTED = 11, 130
+SUMMARIES = "backfill-summaries --local --yes --max-rate 2400"
+VECTORS = "vectorize --local --target summaries --create-namespace"
+QUESTIONS = ("copy a whole folder with its subfolders", "give up waiting for a task after some seconds")
 
 
 def main(arguments: Sequence[str]) -> int:
-    place = choose_place()
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--fresh", action="store_true", help="begin anew")
+    parser.add_argument("--place", type=Path, help="keep its data in this folder")
+    asked = parser.parse_args(arguments)
+    place = asked.place.resolve() if asked.place else choose_place()
     directory = place / ".catchup" / "db"
-    print("Everything below runs on this machine: an embedded PostgreSQL, sentences copied from the texts, no account.")
+    say("Everything below runs on this machine: an embedded PostgreSQL with pgvector, sentences copied from the texts,")
+    say("and a small model for the vectors. No account, no network.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command that runs; it ends in order and says how
     try:
-        if "--fresh" in arguments:
+        if asked.fresh:
             forget(directory)
         with start(directory) as server:
-            say_where_we_are(server.dsn)
-            code = run_commands(place, server.dsn)
+            load_sample(server.dsn)
+            say_where_we_are(*count_rows(server.dsn))
+            return run_commands(place, server.dsn)
     except CatchupError as error:
         print(f"{error.what}\n{error.fix}", file=sys.stderr)
         return 10
-    return code
 
 
 def run_commands(place: Path, dsn: str) -> int:
     """Every command by itself, printed as typed. The first that fails ends the demo with its exit code."""
-    for command in ("migrate", "backfill-summaries --dry-run", SLOWLY):
-        if command is SLOWLY:
-            print("\nNow for real, held to 40 rows a second so that there is something to see. Ctrl-C is safe.")
-        code = run(place, *command.split(), "--local")
-        if code not in FINE:
+    _, summaries, vectors = count_rows(dsn)
+    is_again = bool(summaries) and summaries == vectors
+    for command in commands(is_new=not summaries, is_again=is_again):
+        if command == SUMMARIES and not summaries:
+            say("\nNow for real, held to 40 rows a second so that there is something to see. Every run shows its plan")
+            say("first, so here it is once more. Ctrl-C is safe.")
+        if command == VECTORS and not is_again:
+            show_summaries(dsn)
+            say("Now a vector for each, in a table of pgvector beside yours; a row is marked when its vector was seen.")
+        if (code := run(place, command)) not in FINE:
             return say_how_to_go_on(code)
-    print("\nSome of what it wrote:\n")
+    say('\nAsk something else:  catchup search "TEXT" --local' + ("" if place == ROOT else f"   (in {place})"))
+    say("Again: make demo (nothing is left to do, and it will say so). From the beginning: make demo-fresh.")
+    return 0
+
+
+def commands(*, is_new: bool, is_again: bool) -> Iterator[str]:
+    """A dry run where there is something to see in it; the second time only what tells that nothing is left."""
+    yield "migrate --local"
+    if is_new:
+        yield "backfill-summaries --local --dry-run"
+    yield f"{SUMMARIES} --quiet" if is_again else SUMMARIES
+    yield f"{VECTORS} --quiet" if is_again else VECTORS
+    if not is_again:
+        yield "runs list --local"
+    for question in QUESTIONS[: 1 if is_again else None]:
+        yield f'search "{question}" --local --top 3'
+
+
+def show_summaries(dsn: str) -> None:
+    say("\nSome of what it wrote:\n")
     for title, summary in show_some(dsn):
-        print(textwrap.fill(title, 96, initial_indent="  "))
-        print(textwrap.fill(summary, 96, initial_indent="    ", subsequent_indent="    ") + "\n")
-    code = run(place, "runs", "list", "--local")
-    print("\nAgain: make demo (nothing is left to do, and it will say so). From the beginning: make demo-fresh.")
-    return 0 if code in FINE else code
+        say(wrap(title, 2))
+        say(wrap(summary, 4) + "\n")
 
 
-def run(place: Path, *arguments: str) -> int:
-    print(f"\n$ catchup {' '.join(arguments)}", flush=True)
-    catchup = Path(sys.executable).with_name("catchup")
+def run(place: Path, command: str) -> int:
+    """Its exit code; 128 and more where a signal ended it, as a shell says it."""
+    say(f"\n$ catchup {command}")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("CATCHUP_")}
     settings["CATCHUP_STATE_DIR"] = str(place / ".catchup" / "state")
+    settings["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     child = subprocess.Popen(  # noqa: S603
-        [str(catchup), *arguments],
+        [*CATCHUP, *shlex.split(command)],
         cwd=place,
         env=settings,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no thread runs here
     )
-    return child.wait()
+    code = child.wait()
+    return code if code >= 0 else 128 - code
 
 
-def say_where_we_are(dsn: str) -> None:
-    new = load_sample(dsn)
-    rows, done = count_rows(dsn)
-    if new == rows:
-        print(f"Loaded {rows} rows into the table videos (demo/README.md says where they come from).")
-    elif done:
-        print(f"Already here from an earlier demo: {rows} rows, {done} of them with a summary. Going on from there.")
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def wrap(text: str, indent: int) -> str:
+    width = max(30, min(shutil.get_terminal_size((100, 40)).columns, 120))
+    return textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
+
+
+def say_where_we_are(rows: int, summaries: int, vectors: int) -> None:
+    if summaries:
+        say(f"Here from an earlier demo: {rows} rows, {summaries} with a summary, {vectors} of these with a vector.")
     else:
-        print(f"Already here from an earlier demo: {rows} rows, none with a summary yet. Going on from there.")
+        say(f"The table videos holds {rows} rows (demo/README.md says where they come from), none with a summary yet.")
 
 
 def say_how_to_go_on(code: int) -> int:
     if code == INTERRUPTED:
-        print("\nInterrupted. Nothing is lost: `make demo` goes on from here.")
+        say("\nInterrupted. Nothing is lost: `make demo` goes on from here.")
+    elif code == LEASE_HELD:
+        say("\nAnother demo is at work on the same rows. Let it finish, then run `make demo` again.")
+    elif code > 128:
+        name = signal.Signals(code - 128).name
+        say(f"\nThe command above was ended by {name}. Nothing is lost: `make demo` goes on from here.")
     else:
-        print(f"\nThe command above ended with exit code {code}; README.md says what it means.", file=sys.stderr)
+        say(f"\nThe command above ended with exit code {code}; README.md says what it means.")
     return code
 
 
