@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start|minilm|vectors] [--seconds 180] [--rows 10000,100000]"""
+"""python -m bench [pace|memory|start|minilm|recall|vectors] [--seconds 180] [--rows 10000,100000]"""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bench import memory, minilm, pace, vectors
+from bench import memory, minilm, pace, recall, vectors
 from bench.world import world
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="all", choices=["all", "pace", "memory", "start", "minilm", "vectors"]
+        "what", nargs="?", default="all", choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors"]
     )
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000")
@@ -28,7 +28,10 @@ def main() -> None:
         say("start", measure_start())
     if asked.what in ("all", "minilm"):
         say("minilm", minilm.measure())
-    if asked.what in ("start", "minilm"):
+    if asked.what in ("all", "recall"):
+        for what, figures in recall.measure().items():
+            say(f"recall, {what}", figures)
+    if asked.what in ("start", "minilm", "recall"):
         return
     with world() as place:
         if asked.what in ("all", "pace"):
