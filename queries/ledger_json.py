@@ -48,6 +48,7 @@ def batch_json(batch: WriteBatch) -> dict[str, Any]:
         "cells": cells,
         "rows": [
             {"key": row.key, "guard": row.guard, "was": row.was, "cells": row.cells, "parts": row.parts}
+            | ({"elsewhere": True} if row.elsewhere else {})
             for row in batch.rows
         ],
         "verdicts": [asdict(verdict) for verdict in batch.verdicts],

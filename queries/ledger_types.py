@@ -76,11 +76,14 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class WriteRow:
+    """`elsewhere`: its parts are vectors that lie in a space already, whatever becomes of the row."""
+
     key: Key
     guard: str
     was: Mapping[str, str | None]
     cells: Mapping[str, str | None]
     parts: int = 1
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

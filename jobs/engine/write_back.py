@@ -244,7 +244,8 @@ def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
 
 
 def write_row(paid: Paid) -> WriteRow:
-    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, paid.kept or max(1, len(paid.vectors)))
+    parts = paid.kept or max(1, len(paid.vectors))
+    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, parts, elsewhere=bool(paid.vectors))
 
 
 def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:

@@ -3,10 +3,10 @@
 -- The incoming rows, typed: i, the key, the guard, cells[0] as it was (was), every cell as text (c1, c2, ...).
 create or replace function catchup.incoming_sql(spec jsonb, types jsonb, cells jsonb) returns text
 language sql stable security invoker set search_path = '' as $$
-    select format('select (e.n - 1)::integer as i, %s, (e.v->>''guard'')::uuid as guard, e.v->''was''->>%L as was, %s '
+    select format('select (e.n - 1)::integer as i, %s, (e.v->>''guard'')::uuid as guard, e.v->''was''->>%L as was%s '
         'from jsonb_array_elements($1) with ordinality as e(v, n)',
         catchup.incoming_key_sql(spec, types, 'e.v->''key'''), spec->'cells'->>0,
-        string_agg(format('e.v->''cells''->>%L as c%s', name, n), ', ' order by n))
+        coalesce(string_agg(format(', e.v->''cells''->>%L as c%s', name, n), '' order by n), ''))
     from jsonb_array_elements_text(cells) with ordinality as c(name, n)
 $$;
 
@@ -35,27 +35,44 @@ begin
     return hit;
 end $$;
 
+-- A target without cells writes nothing into the table: its rows only have to be as they were read. No row is locked,
+-- since one that is edited a moment later would not be as it was read either.
+create or replace function catchup.find_unchanged(spec jsonb, shape jsonb, rows jsonb) returns integer[]
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    hit integer[];
+begin
+    execute format('with b as materialized (%s) select coalesce(array_agg(b.i), ''{}'') from b join %s t on %s where %s = b.guard',
+        catchup.incoming_sql(spec, shape->'types', '[]'), shape->>'rel', catchup.same_key_sql(spec, shape->'types'),
+        catchup.guard_sql(spec, catchup.joined_sql(spec)))
+    into hit using rows;
+    return hit;
+end $$;
+
 -- Why the others were left alone: {"3": "gone", "7": "ours", ...}. `ours` is a value already there, so it counts as wrote.
 create or replace function catchup.explain_rest(spec jsonb, shape jsonb, cells jsonb, rows jsonb, hit integer[]) returns jsonb
 language plpgsql stable security invoker set search_path = '' as $$
 declare
     proof text := spec->'cells'->>0;
     ours text;
+    filled text := case when proof is null then 'false' else format('t.%I::text is distinct from b.was', proof) end;
     why jsonb;
 begin
     select format('t.%I::text is not distinct from b.c%s::%s::text', name, n, shape->'types'->>name) into ours
     from jsonb_array_elements_text(cells) with ordinality as c(name, n) where name = proof;
     execute format('with b as materialized (%s) select coalesce(jsonb_object_agg(b.i, case '
-        'when t.%I is null then ''gone'' when %s then ''ours'' when t.%I::text is distinct from b.was then ''filled'' '
+        'when t.%I is null then ''gone'' when %s then ''ours'' when %s then ''filled'' '
         'when %s <> b.guard then ''edited'' else ''kept'' end), ''{}''::jsonb) '
         'from b left join %s t on %s where b.i <> all ($2)',
-        catchup.incoming_sql(spec, shape->'types', cells), spec->'key'->>0, coalesce(ours, 'false'), proof,
+        catchup.incoming_sql(spec, shape->'types', cells), spec->'key'->>0, coalesce(ours, 'false'), filled,
         catchup.guard_sql(spec, catchup.joined_sql(spec)), shape->>'rel', catchup.same_key_sql(spec, shape->'types'))
     into why using rows, hit;
     return why;
 end $$;
 
--- Exceptions stand, and a row that was written loses its old one; provenance says what wrote it, from which text.
+-- Exceptions stand, and a row that was written loses its old one; provenance says what wrote it, from which text. Of a row
+-- that had changed meanwhile it says so too if its vectors lie elsewhere: there they are, from the text that it had then,
+-- and whoever embeds it next must know up to how many parts.
 create or replace function catchup.note_rows(q jsonb, wrote integer[]) returns void
 language plpgsql volatile security invoker set search_path = '' as $$
 declare
@@ -70,7 +87,7 @@ begin
     from jsonb_array_elements(q->'verdicts') with ordinality as e(v, n) order by e.v->'key', e.n desc
     on conflict (target, key) do update set fingerprint = excluded.fingerprint, guard = excluded.guard,
         state = excluded.state, reason = excluded.reason, detail = excluded.detail, run_id = excluded.run_id, at = now();
-    if cardinality(wrote) = 0 or (q->>'model' = '' and q->>'prompt_hash' = '') then
+    if (cardinality(wrote) = 0 and q->'changed' = '{}') or (q->>'model' = '' and q->>'prompt_hash' = '') then
         return;
     end if;
     select g.target_no into of_target from catchup.targets g where g.target = q->>'target';
@@ -80,8 +97,11 @@ begin
     where (s.target_no, s.run_id, s.prompt_hash, s.model) = (of_target, q->>'run_id', q->>'prompt_hash', q->>'model');
     insert into catchup.provenance (target_no, key, guard, source_no, parts)
     select distinct on (e.v->'key') of_target, (e.v->'key')::text, (e.v->>'guard')::uuid, source,
-        coalesce((e.v->>'parts')::integer, 1)
-    from jsonb_array_elements(q->'rows') with ordinality as e(v, n) where (e.n - 1)::integer = any (wrote) order by e.v->'key'
+        greatest((e.v->>'parts')::integer, 1, case when q->'changed' ? (e.n - 1)::text then (select p.parts
+            from catchup.provenance p where p.target_no = of_target and p.key = (e.v->'key')::text) end)
+    from jsonb_array_elements(q->'rows') with ordinality as e(v, n)
+    where (e.n - 1)::integer = any (wrote) or ((e.v->>'elsewhere')::boolean and q->'changed' ? (e.n - 1)::text)
+    order by e.v->'key'
     on conflict (target_no, key) do update set guard = excluded.guard, source_no = excluded.source_no,
         parts = excluded.parts;
 end $$;
@@ -152,7 +172,8 @@ begin
         return result;
     end if;
     if jsonb_array_length(q->'rows') > 0 then
-        wrote := catchup.update_cells(spec, shape, q->'cells', q->'rows');
+        wrote := case when spec->'cells' = '[]' then catchup.find_unchanged(spec, shape, q->'rows')
+            else catchup.update_cells(spec, shape, q->'cells', q->'rows') end;
         if cardinality(wrote) < jsonb_array_length(q->'rows') then
             why := catchup.explain_rest(spec, shape, q->'cells', q->'rows', wrote);
         end if;
@@ -161,7 +182,7 @@ begin
     result := jsonb_build_object('wrote', to_jsonb(wrote), 'total', jsonb_array_length(q->'rows'),
         'gone', (select coalesce(jsonb_agg(key::integer), '[]') from jsonb_each_text(why) where value = 'gone'),
         'changed', (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each_text(why) where value not in ('ours', 'gone')));
-    perform catchup.note_rows(q, wrote);
+    perform catchup.note_rows(q || jsonb_build_object('changed', result->'changed'), wrote);
     result := result || jsonb_build_object('cancel_asked', catchup.note_run(q, jsonb_build_object(
         'wrote', cardinality(wrote), 'gone', jsonb_array_length(result->'gone'),
         'changed', (select count(*) from jsonb_object_keys(result->'changed')))));
