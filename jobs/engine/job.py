@@ -55,10 +55,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How much the service takes in one request."""
+    """How much the service takes in one request, and how large its answer may be: several are in memory."""
 
     texts_most: int
     tokens_most: int
+    bytes_most: int = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)

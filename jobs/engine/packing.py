@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.engine.job import Ask, Job
+from jobs.engine.job import Ask, Job, Packing
 
 
 class Packer:
@@ -12,25 +12,30 @@ class Packer:
         self._job = job
         self._limits = job.packing
         self._asks: list[Ask] = []
-        self._texts = 0
-        self._tokens = 0
+        self._texts = self._tokens = self._bytes = 0
 
     def add(self, ask: Ask) -> Ask | None:
         """The request that is complete: this one itself, or those before it that it no longer fits to."""
         if self._limits is None:
             return ask
-        texts, tokens = self._texts + ask.texts, self._tokens + ask.tokens_in
-        is_over = texts > self._limits.texts_most or tokens > self._limits.tokens_most
-        full = self.take() if is_over and self._asks else None
+        full = self.take() if self._asks and not self._fits(ask, self._limits) else None
         self._asks.append(ask)
         self._texts += ask.texts
         self._tokens += ask.tokens_in
+        self._bytes += ask.answer_bytes
         return full
+
+    def _fits(self, ask: Ask, limits: Packing) -> bool:
+        return (
+            self._texts + ask.texts <= limits.texts_most
+            and self._tokens + ask.tokens_in <= limits.tokens_most
+            and self._bytes + ask.answer_bytes <= limits.bytes_most
+        )
 
     def take(self) -> Ask | None:
         """What has been gathered so far."""
         asks, self._asks = self._asks, []
-        self._texts = self._tokens = 0
+        self._texts = self._tokens = self._bytes = 0
         return self._job.pack(asks) if asks else None
 
     @property
