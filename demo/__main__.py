@@ -63,7 +63,9 @@ def run_commands(place: Path, dsn: str) -> int:
             say("Now a vector for each, in a table of pgvector beside yours; a row is marked when its vector was seen.")
         if (code := run(place, command)) not in FINE:
             return say_how_to_go_on(code)
-    say('\nAsk something else:  catchup search "TEXT" --local' + ("" if place == ROOT else f"   (in {place})"))
+    say(
+        f'\nAsk something else:  {name_catchup()} search "TEXT" --local' + ("" if place == ROOT else f"   (in {place})")
+    )
     say("Again: make demo (nothing is left to do, and it will say so). From the beginning: make demo-fresh.")
     return 0
 
@@ -102,6 +104,12 @@ def run(place: Path, command: str) -> int:
     )
     code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def name_catchup() -> str:
+    """As it can be typed in this checkout: `make` installs it beside its Python and changes no PATH."""
+    installed = Path(sys.executable).with_name("catchup")
+    return str(installed.relative_to(ROOT)) if installed.exists() and installed.is_relative_to(ROOT) else "catchup"
 
 
 def say(text: str) -> None:
