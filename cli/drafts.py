@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jobs.targets import NAME
 
 if TYPE_CHECKING:
+    from jobs.targets import Target
     from queries.catalog import FoundTable, Lengths
 
 _SMALL, _LARGE = "text-embedding-3-small", "text-embedding-3-large"
@@ -43,6 +44,20 @@ def find_plain(tables: Sequence[FoundTable]) -> list[FoundTable]:
         for table in tables
         if plain(whole := (table.schema, table.table, *table.key)) == whole
     ]
+
+
+def draft_changes(target: Target) -> str:
+    """What is likely to be another one here: above all, nobody else's index has the name of a default target's."""
+    lines = [f"[targets.{target.name}]", f"filters = {as_list(target.spec.filters)}", f'model = "{target.model}"']
+    embedding = target.embedding
+    if embedding is not None:
+        lines.append(f"dimensions = {embedding.dimensions}")
+        if embedding.into != "column":
+            lines.append('store = "pinecone"  # or "pgvector": in this database')
+            lines += [f'index = "{embedding.index}"', f'namespace = "{embedding.namespace}"']
+    return _commented(
+        f"The default target {target.name} fits this database. Uncomment what you want to change:", *lines
+    )
 
 
 def draft_summaries(table: FoundTable) -> str:

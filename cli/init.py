@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.drafts import as_list, draft_summaries, draft_vectors, find_plain
+from cli.drafts import draft_changes, draft_summaries, draft_vectors, find_plain
 from cli.flags import WorldFlags, takes
 from cli.layout import Line
 from cli.main import new_app
@@ -138,9 +138,5 @@ def toml_text(settings: Settings, flags: WorldFlags, fitting: Sequence[Target], 
     parts.append(
         "[limits]  # US dollars; flags come before these\nmax_cost_run = 5.0\nmax_cost_day = 20.0\ndb_load = 0.25"
     )
-    for target in fitting:
-        parts.append(
-            f"# The default target {target.name} fits this database. Uncomment what you want to change:\n"
-            f'# [targets.{target.name}]\n# filters = {as_list(target.spec.filters)}\n# model = "{target.model}"'
-        )
+    parts += [draft_changes(target) for target in fitting]
     return "\n\n".join([*parts, *drafts]) + "\n"

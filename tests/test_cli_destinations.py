@@ -8,6 +8,7 @@ import tomllib
 import pytest
 
 from cli.settings import load
+from jobs.default_targets import SUMMARIES
 from jobs.targets import Target
 from tests.servers.lite import StartPostgrest
 from tests.servers.postgres import Database
@@ -105,6 +106,16 @@ async def test_the_worker_may_change_the_flag_and_nothing_else(shell: Shell, dat
     assert [pair for pair, yes in granted.items() if yes] == [
         *(("body", "select"), ("likes", "select"), ("is_embedded", "select"), ("is_embedded", "update"))
     ]
+
+
+async def test_two_targets_of_one_table_are_still_the_least_privilege(shell: Shell, database: Database) -> None:
+    """The worker may write the cells of both; a column that no target declares makes it more than a worker."""
+    await equip(shell, database, extension=False, here=HERE, likes=HERE | {"cells": {"likes": "now"}})
+    assert (await shell.run("migrate", "--worker")).code == 0
+    as_worker = {"DATABASE_URL": database.dsn_as("catchup_worker")}
+    assert words((await shell.run("doctor", **as_worker)).out).count("this role can update nothing else") == 2
+    await database.run("grant update (title) on notes to catchup_worker")
+    assert "this role can update nothing else" not in words((await shell.run("doctor", **as_worker)).out)
 
 
 async def test_doctor_says_where_vectors_go_and_what_search_lacks(shell: Shell, database: Database) -> None:
@@ -294,4 +305,6 @@ async def test_a_table_that_a_default_target_is_about_is_drafted_once(shell: She
     await shell.run("init", DATABASE_URL=database.dsn)
     text = (shell.directory / "catchup.toml").read_text()
     assert "# [targets.summaries]" in text
+    assert '# index = "youtube-titles-prod"' in text
+    assert drafted(shell, "summaries") == SUMMARIES
     assert "videos-vectors" not in text

@@ -12,19 +12,11 @@ declare
     shape jsonb := catchup.resolve(spec);
     needed text;
     rows jsonb;
-    last jsonb;
 begin
     if shape ? 'problem' then
         return shape;
     end if;
-    -- Named columns, not t.*: the least-privilege role may not read the rest.
-    select string_agg(format('t.%I', name), ', ') into needed
-    from (
-        select jsonb_array_elements_text((spec->'key') || catchup.shown(spec) || (spec->'cells'))
-        union select c->>'column' from jsonb_array_elements(spec->'pending') as c
-        union select w->>0 from jsonb_array_elements(q->'where') as w
-        union select nullif(q->'redo'->>'cell', '')
-    ) as c(name) where name is not null;
+    needed := catchup.needed_sql(q);
     execute format(
         'select coalesce(jsonb_agg(jsonb_build_object(''key'', %1$s, ''guard'', %2$s, ''values'', %3$s, ''was'', %4$s, '
         '''joined'', j.rows, ''known'', %11$s) order by %5$s), ''[]''::jsonb) '
@@ -34,12 +26,33 @@ begin
         catchup.order_sql(spec, 'asc'), needed, catchup.window_sql(q, shape, needed), catchup.candidates_sql(q, shape->'types'),
         (q->>'limit')::integer, catchup.joined_sql(spec), catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')))
     into rows;
-    if (q->>'window')::integer > 0 then  -- null: the window reached the end
-        execute format('select %s from %s t where %s order by %s offset %s limit 1', catchup.key_sql(spec), shape->>'rel',
-            catchup.slice_sql(spec, shape->'types', q->'above', q->'upto'), catchup.order_sql(spec, 'asc'),
+    return jsonb_build_object('rows', rows, 'last', catchup.window_end(q, shape));
+end $$;
+
+-- Named columns, not t.*: the least-privilege role may not read the rest.
+create or replace function catchup.needed_sql(q jsonb) returns text
+language sql stable security invoker set search_path = '' as $$
+    select string_agg(format('t.%I', name), ', ')
+    from (
+        select jsonb_array_elements_text((q->'spec'->'key') || catchup.shown(q->'spec') || (q->'spec'->'cells'))
+        union select c->>'column' from jsonb_array_elements(q->'spec'->'pending') as c
+        union select w->>0 from jsonb_array_elements(q->'where') as w
+        union select case q->'redo'->>'by' when 'model' then nullif(q->'redo'->>'cell', '') end
+    ) as c(name) where name is not null
+$$;
+
+-- The last key of the window; null where it reached the end, or there is none.
+create or replace function catchup.window_end(q jsonb, shape jsonb) returns jsonb
+language plpgsql stable security invoker set search_path = '' as $$
+declare
+    last jsonb;
+begin
+    if (q->>'window')::integer > 0 then
+        execute format('select %s from %s t where %s order by %s offset %s limit 1', catchup.key_sql(q->'spec'), shape->>'rel',
+            catchup.slice_sql(q->'spec', shape->'types', q->'above', q->'upto'), catchup.order_sql(q->'spec', 'asc'),
             (q->>'window')::integer - 1) into last;
     end if;
-    return jsonb_build_object('rows', rows, 'last', last);
+    return last;
 end $$;
 
 create or replace function catchup.object_sql(names jsonb, cast_to text) returns text
@@ -63,8 +76,9 @@ begin
         return shape;
     end if;
     execute format('select count(*) from (select 1 from %s t where %s limit %s) c',
-        shape->>'rel', catchup.candidates_sql(q, shape->'types'), (q->>'at_most')::integer) into n;
-    return jsonb_build_object('count', n);
+        catchup.window_sql(q, shape, catchup.needed_sql(q)), catchup.candidates_sql(q, shape->'types'),
+        (q->>'at_most')::integer) into n;
+    return jsonb_build_object('count', n, 'last', catchup.window_end(q, shape));
 end $$;
 
 create or replace function public.catchup_upper(p text) returns jsonb
@@ -118,7 +132,8 @@ language sql stable security invoker set search_path = '' as $$
     from jsonb_array_elements_text(spec->'key') with ordinality as k(name, n)
 $$;
 
--- Handshake. Least privilege means that the database itself would refuse any other cell and any change of the registry.
+-- Handshake. Least privilege means that the database itself would refuse every cell that no target declares, and any
+-- change of the registry. Cells of other targets on the same table are declared too.
 create or replace function public.catchup_hello(p text) returns jsonb
 language plpgsql stable security invoker set search_path = '' as $$
 declare
@@ -133,7 +148,9 @@ begin
     select not (r.rolsuper or r.rolbypassrls) and not has_table_privilege('catchup.cells', 'INSERT, UPDATE, DELETE')
         and not exists (
             select 1 from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
-              and a.attname <> all (registered) and has_column_privilege(rel, a.attnum, 'UPDATE'))
+              and not exists (select 1 from catchup.cells c
+                  where (c.table_schema, c.table_name, c.cell) = (q->>'schema', q->>'table', a.attname))
+              and has_column_privilege(rel, a.attnum, 'UPDATE'))
     into confined from pg_roles r where r.rolname = current_user;
     return jsonb_build_object('version', (select m.version from catchup.meta m), 'role', current_user,
         'cells', to_jsonb(registered), 'least_privilege', coalesce(confined, false));
