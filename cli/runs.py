@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
 import typer
 
-from cli.flags import Pair, RunFlags, WorldFlags, takes
+from cli.flags import Pair, RunFlags, VectorFlags, WorldFlags, takes
 from cli.layout import Line, reasons
 from cli.main import new_app
 from cli.quantities import show_time, show_usd
@@ -35,7 +35,7 @@ def list_runs(flags: ListFlags) -> None:
     """List runs, newest first."""
 
     async def read(place: Place) -> list[RunRecord]:
-        return await place.ledger.runs(flags.limit)
+        return [as_it_is(place, record) for record in await place.ledger.runs(flags.limit)]
 
     records = visit(flags, read, needs_ledger=True)
     if flags.json:
@@ -43,6 +43,18 @@ def list_runs(flags: ListFlags) -> None:
             write_json({"type": "run", **asdict(record)})
     else:
         show(run_table(records))
+
+
+def as_it_is(place: Place, record: RunRecord) -> RunRecord:
+    """The ledger says running until somebody says otherwise; a process that was killed says nothing."""
+    from jobs.engine.state_dir import StateDir, lock_id
+
+    if record.state != "running":
+        return record
+    lock = lock_id(place.road.where, record.target, record.slice.above, record.slice.upto)
+    if not StateDir(place.settings.state_dir).proves_dead(record.home_id, lock):
+        return record
+    return replace(record, state="stopped", stop_reason="its process is dead; the same command goes on from there")
 
 
 def run_table(records: list[RunRecord]) -> list[Line]:
@@ -64,7 +76,7 @@ def show_run(run: RunId, flags: WorldFlags) -> None:
     """Show one run: its books, its money, and every row it named."""
 
     async def read(place: Place) -> tuple[RunRecord, list[RowVerdict]]:
-        record = await find_run(place, run)
+        record = as_it_is(place, await find_run(place, run))
         return record, await place.ledger.named(record.run_id)
 
     record, named = visit(flags, read, needs_ledger=True)
@@ -96,8 +108,9 @@ def run_lines(record: RunRecord, named: list[RowVerdict]) -> list[Line]:
         Line("books", reasons(sorted(record.books.items())) or "empty"),
         Line("cost", f"{show_usd(record.spent_usd)} for {record.calls:,} calls"
              + (f", {show_usd(record.possibly_usd)} more possibly billed" if record.possibly_usd else "")),
-        Line("checkpoint", clean(_key(record.checkpoint) or "at the start")),
     ]  # fmt: skip
+    if record.state in ("running", "stopped"):
+        lines.append(Line("checkpoint", clean(_key(record.checkpoint) or "at the start")))
     if record.unconfirmed:
         lines.append(
             Line(
@@ -125,7 +138,11 @@ def resume(run: RunId, flags: RunFlags) -> None:
     record = visit(replace(flags, quiet=True), read, needs_ledger=True)
     if record.state in ("finished", "cancelled"):
         raise Misconfigured(f"run {record.run_id} is {record.state}", fix=f"start a new one: catchup {record.job}")
-    raise typer.Exit(run_job(record.job, as_it_was(flags, record), f"catchup runs resume {record.run_id}"))
+    if record.params.get("redo") == ["any", ""]:
+        again = f"catchup verify {record.target} --repair"
+        raise Misconfigured(f"run {record.run_id} is a repair of what differed then", fix=f"compare again: {again}")
+    same = as_it_was(_flags_of(record.job, flags, record), record)
+    raise typer.Exit(run_job(record.job, same, f"catchup runs resume {record.run_id}"))
 
 
 def as_it_was(flags: RunFlags, record: RunRecord) -> RunFlags:
@@ -140,6 +157,15 @@ def as_it_was(flags: RunFlags, record: RunRecord) -> RunFlags:
         slice=_slice(record),
         model=flags.model or params.get("model"),
     )
+
+
+def _flags_of(job: str, flags: RunFlags, record: RunRecord) -> RunFlags:
+    """A job that stores vectors has flags of its own; where they go was decided when the run began."""
+    if job != "vectorize":
+        return flags
+    same = {field.name: getattr(flags, field.name) for field in fields(RunFlags)}
+    store = record.params.get("store")
+    return VectorFlags(**same, store=store if store in ("pinecone", "pgvector") else None)
 
 
 def _slice(record: RunRecord) -> Pair | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import stat
 from pathlib import Path
 
@@ -208,3 +209,16 @@ async def test_local_is_a_whole_world_without_an_account(shell: Shell) -> None:
     assert "[local]" in (shell.directory / "catchup.toml").read_text()
     ended = await shell.run("db", "stop")
     assert "not running" in ended.out
+
+
+async def test_a_killed_process_is_not_said_to_be_running(wired: Shell, bench: Bench) -> None:
+    """The ledger cannot know, but a lock that nobody holds proves it on this host."""
+    await bench.fill(50)
+    bench.fake.configure(latency=0.3)
+    child = await wired.start("backfill-summaries", "--concurrency", "2")
+    await wait_for_calls(bench, 4)
+    assert "running" in (await wired.run("runs", "list")).out
+    interrupt(child, signal.SIGKILL)
+    await child.wait()
+    listed = (await wired.run("runs", "list")).out
+    assert ("running" not in listed, "its process is dead" in listed) == (True, True)

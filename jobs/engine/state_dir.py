@@ -82,6 +82,16 @@ class StateDir:
         fault_points.reach("lock.acquired")
         return True
 
+    def proves_dead(self, home_id: str, lock_id: str) -> bool:
+        """A run that began here and whose lock nobody holds; of other homes nothing is known."""
+        file = self.path / "home.json"
+        if not file.exists() or json.loads(file.read_bytes()).get("home_id") != home_id:
+            return False
+        if lock_id in self._held or not (self.path / "locks" / lock_id).exists() or not self.lock(lock_id):
+            return False
+        self.unlock(lock_id)
+        return True
+
     def unlock(self, lock_id: str) -> None:
         handle = self._held.pop(lock_id, None)
         if handle is not None:
