@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.backfill_summaries import BackfillSummaries
-from jobs.engine.asking import Asking, Stopped
+from jobs.engine.asking import Asking, Errand, Stopped
 from jobs.engine.job import Ask, Bad, Good, Means
 from jobs.engine.verdict import Exit
 from queries.chat import ChatAnswer
@@ -47,7 +47,7 @@ async def test_f48_work_and_not_one_call_is_exit_1(bench: Bench, monkeypatch: py
     """Planted: every request ends before it is sent, booked as still to do. The sum is right, and it is no 0."""
     await bench.fill(3)
 
-    async def do_nothing(self: Asking, ask: Ask) -> list[Ask]:
+    async def do_nothing(self: Asking, ask: Ask, errand: Errand) -> list[Ask]:
         raise Stopped
 
     monkeypatch.setattr(Asking, "_ask", do_nothing)

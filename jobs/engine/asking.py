@@ -21,6 +21,7 @@ from jobs.engine.stop import Stop
 from jobs.engine.write_back import WriteBack
 from queries.errors import (
     CatchupError,
+    CeilingReached,
     ItemPermanent,
     Throttle,
     Transient,
@@ -47,6 +48,7 @@ class Errand:
     """What is still to be asked of one request and of what became of it: changed requests, or its halves."""
 
     todo: list[Ask]
+    failures: int = 0
 
     @property
     def open_rows(self) -> int:
@@ -76,13 +78,19 @@ class Asking:
     async def run(self, errand: Errand) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
         while errand.todo:
-            errand.todo[:1] = await self._ask(errand.todo[0])
+            # a half waits behind the other one: that it is answered tells whose fault a failure is
+            errand.todo = [*errand.todo[1:], *await self._ask(errand.todo[0], errand)]
 
-    async def _ask(self, ask: Ask) -> list[Ask]:
+    async def _ask(self, ask: Ask, errand: Errand) -> list[Ask]:
         """One request through to an answer; returns what has to be asked in its place."""
         failures, paid_failures = 0, 0
         while True:
-            reservation, ticket = await self._admit(ask)
+            try:
+                reservation, ticket = await self._admit(ask)
+            except CeilingReached:
+                if len(ask.parts) > 1:  # what is left of the money may do for some of them
+                    return self._halves(ask)
+                raise
             try:
                 attempt, answer = await self._send(ask, reservation)
             except Throttle as refusal:
@@ -99,12 +107,14 @@ class Asking:
             except (Transient, UnknownOutcome) as fault:
                 self.breaker.failed(fault)
                 failures += not isinstance(fault, Unreachable)
+                errand.failures += not isinstance(fault, Unreachable)
                 paid_failures += _may_be_billed(fault)
+                is_enough = failures >= _TRIES_MOST or paid_failures >= _PAID_TRIES_MOST
+                if is_enough and len(ask.parts) > 1:
+                    return self._halves(ask)
                 # only where others are answered is it this row's fault
-                others_work = not self.breaker.is_open and self.breaker.since_success < failures
-                if others_work and (failures >= _TRIES_MOST or paid_failures >= _PAID_TRIES_MOST):
-                    if len(ask.parts) > 1:
-                        return self._halves(ask)
+                others_work = not self.breaker.is_open and self.breaker.since_success < errand.failures
+                if is_enough and others_work:
                     self.settling.fail(
                         ask.rows, "no answer", f"{failures} tries; the last: {fault.words or fault.what}"
                     )
