@@ -60,6 +60,22 @@ class Embedding:
         if taken:
             yield f"metadata: {', '.join(taken)} is what a chunk itself is described by; use another name"
 
+    @property
+    def has_many(self) -> bool:
+        """Whether a row can have more than one vector."""
+        return self.into != "column" and "{n}" in self.vector_id
+
+    @property
+    def place(self) -> str:
+        """Where that is, for an operator."""
+        match self.into:
+            case "column":
+                return "a column of the row"
+            case "pgvector":
+                return f"space {self.namespace} (pgvector)"
+            case _:
+                return f"namespace {self.namespace or '__default__'} of Pinecone index {self.index}"
+
     def describe(self, text: tuple[str, ...]) -> str:
         """What a vector depends on beside the text and the model: another description is another vector."""
         return f"embed {','.join(text)} in {self.dimensions} dimensions, {self.chunking.mark}"

@@ -48,14 +48,9 @@ class Vectorize:
             chunks = _chunks(row, means)
         except ValueError as odd:
             return Skip(row, "unreadable segments", str(odd))
-        if not chunks:
-            return Skip(row, "empty")
-        texts = tuple(chunk.text for chunk in chunks)
-        if content.is_binary(texts[0]):
-            return Skip(row, "binary")
-        if len(_embedding(means).id_of(row.key, len(texts))) > ID_MOST:
-            return Skip(row, "id too long", f"an id has at most {ID_MOST} characters")
-        return _ask_for([row], texts, means, sum(chunk.tokens for chunk in chunks), chunks)
+        texts, tokens = tuple(chunk.text for chunk in chunks), sum(chunk.tokens for chunk in chunks)
+        why, detail = _why_skip(row, texts, tokens, _embedding(means))
+        return Skip(row, why, detail) if why else _ask_for([row], texts, means, tokens, chunks)
 
     def pack(self, asks: Sequence[Ask]) -> Ask:
         if len(asks) == 1:
@@ -105,6 +100,18 @@ def _chunks(row: Row, means: Means) -> list[Chunk]:
     if chunking.kind == "whole" and size < TEXT_TOKENS_MOST and not means.is_plan:
         return [Chunk(text, size // _BYTES_PER_TOKEN + 1)] if text else []
     return chunk_text(text, chunking, means.tokens.count)
+
+
+def _why_skip(row: Row, texts: Sequence[str], tokens: int, embedding: Embedding) -> tuple[str, str]:
+    if not texts:
+        return "empty", ""
+    if content.is_binary(texts[0]):
+        return "binary", ""
+    if len(texts) > 1 and not embedding.has_many:  # the others would have the first one's id, or no place at all
+        return "too long", f"{tokens:,} tokens are no single vector: give the target chunks"
+    if len(embedding.id_of(row.key, len(texts))) > ID_MOST:
+        return "id too long", f"an id has at most {ID_MOST} characters"
+    return "", ""
 
 
 def _segments(row: Row, target: Target) -> list[Segment]:
