@@ -11,4 +11,5 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.bench",
     "tests.servers.shell",
     "tests.servers.impaired",
+    "tests.servers.vector_bench",
 ]

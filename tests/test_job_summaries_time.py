@@ -20,6 +20,7 @@ from tests.servers.fake_script import rule
 from tests.servers.fault_proxy import Fault, FaultProxy, Request, StartFaultProxy
 from tests.servers.impaired import SHORT_LEASE, Impaired
 from tests.servers.lite import StartPostgrest
+from tests.servers.virtual_clock import FastClock
 
 MAD_CLOCK = (
     "import itertools, time\n"
@@ -29,18 +30,6 @@ MAD_CLOCK = (
 
 
 DAY = 1_790_000_000
-
-
-class FastClock(Clock):
-    """A hundred seconds pass in one: five minutes of outage fit into a test, over real sockets."""
-
-    speed = 100.0
-
-    def now(self) -> float:
-        return super().now() * self.speed
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds / self.speed)
 
 
 class JumpingClock(Clock):

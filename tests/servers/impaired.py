@@ -31,13 +31,14 @@ class Impaired:
 
     shell: Shell
     bench: Bench
+    job: str = JOB
 
     async def start(self, first: str, *words: str, **env: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             _BEGIN + first + _END,
-            JOB,
+            self.job,
             *words,
             cwd=self.shell.directory,
             # with little disk, Python leaves torn bytecode files behind, and everybody else stumbles over them
