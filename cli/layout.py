@@ -33,7 +33,7 @@ def lay_out(lines: Iterable[Line], width: int) -> list[tuple[Line, str, str]]:
     laid = []
     for line in rows:
         indent = column if line.label and width >= _NARROW else 2 if line.label else 0
-        pieces = textwrap.wrap(line.text, max(width - indent, 8), break_on_hyphens=False) or [""]
+        pieces = textwrap.wrap(line.text, max(width - indent, 8), break_on_hyphens=False, break_long_words=width < _NARROW) or [""]
         if line.label.strip() and width < _NARROW:
             if len(line.label) + 1 + len(line.text) <= width:
                 laid.append((line, line.label + " ", line.text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from queries.vectors import VectorSpace
 
 LOCAL_CHAT = "extractive-v1"
+_MARKS = 2  # word pieces that open and close each text
 
 
 class Provider(NamedTuple):
@@ -47,9 +48,12 @@ def fit_to_provider(target: Target, provider: str) -> Target:
     if target.embedding is None:
         return replace(target, model=LOCAL_CHAT)
     from queries.minilm import NAME
-    from queries.minilm_model import DIMENSIONS
+    from queries.minilm_model import DIMENSIONS, WINDOW
 
-    return replace(target, model=NAME, embedding=replace(target.embedding, dimensions=DIMENSIONS))
+    embedding = replace(target.embedding, dimensions=DIMENSIONS)
+    if embedding.chunking.kind != "whole":  # a longer whole text is read at its beginning, and the verdict says so
+        embedding = replace(embedding, chunking=embedding.chunking.within(WINDOW - _MARKS))
+    return replace(target, model=NAME, embedding=embedding)
 
 
 def open_provider(
@@ -65,7 +69,15 @@ def open_provider(
         service = _open_local(target)
     else:
         service = _open_openai(settings, target, {*settings.allow_hosts, *allow_hosts}, dry_run)
-    return Provider(service, TokenCounter(target.model, settings.state_dir / "vocabularies"), loaded, target.model)
+    own = _own_count() if name == "local" and target.embedding is not None else None
+    tokens = TokenCounter(target.model, settings.state_dir / "vocabularies", own)
+    return Provider(service, tokens, loaded, target.model)
+
+
+def _own_count() -> Callable[[str], int]:
+    from queries.minilm import count_pieces
+
+    return count_pieces
 
 
 def _check_dimensions(target: Target, dimensions: int, price: Price) -> None:

@@ -22,9 +22,9 @@ from cli.flags import RunFlags
 from cli.job_command import run_job
 from cli.screen import Screen, draw
 from demo.load import load_sample
+from jobs.default_targets import VIDEO_SUMMARIES
 from jobs.engine.verdict import Exit, Verdict
 from jobs.engine.watch import Plan, Snapshot
-from jobs.default_targets import VIDEO_SUMMARIES
 from queries.embedded import start
 from queries.migrations import Registration, migrate
 from tests.servers.fake_process import run_fake_openai

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,12 +38,18 @@ _environment = threading.Lock()
 
 
 class TokenCounter:
-    """Counts as the model's own tokenizer does (`exact`), or in UTF-8 bytes, never fewer than tokens."""
+    """Counts as the model's own tokenizer does (`exact`), or in UTF-8 bytes, never fewer than tokens.
 
-    def __init__(self, model: str, cache_dir: Path) -> None:
+    `own` is the count of a model that brings its tokenizer with it.
+    """
+
+    def __init__(self, model: str, cache_dir: Path, own: Callable[[str], int] | None = None) -> None:
         self.model = model
         self.note = ""
+        self._own = own
         self._encoding: tiktoken.Encoding | None = None
+        if own is not None:
+            return
         try:
             self._encoding = _load(model, cache_dir)
         except (ImportError, OSError, EOFError, KeyError, ValueError) as error:
@@ -52,10 +58,12 @@ class TokenCounter:
 
     @property
     def exact(self) -> bool:
-        return self._encoding is not None
+        return self._encoding is not None or self._own is not None
 
     def count(self, text: str) -> int:
         """Tokens of `text`, special tokens in it read as plain text: a transcript may not switch roles."""
+        if self._own is not None:
+            return self._own(text)
         if self._encoding is None:
             return len(text.encode("utf-8", "surrogatepass"))
         return len(self._encoding.encode_ordinary(text))

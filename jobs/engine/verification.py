@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jobs.embedding import Embedding
 from jobs.engine.database import Database
@@ -12,7 +12,7 @@ from jobs.engine.job import Skip, prepare
 from jobs.engine.options import Only
 from jobs.engine.scan import Scan
 from jobs.engine.work import Work
-from queries.table import Key, PageQuery, Redo, Row
+from queries.table import Key, PageQuery, Redo, Row, TableSpec
 
 _SAMPLE = 200
 
@@ -91,7 +91,7 @@ class Verification:
         expected = self._embedding.ids_of(row.key, known.parts if known else 1)
         here = [id_ for id_ in expected if id_ in ids]
         ids.difference_update(here)
-        is_done = _is_set(next(iter(row.was.values())))
+        is_done = any(_is_set(value) for value in list(row.was.values())[:1])
         if len(here) < len(expected):
             self._expected[row.key] = expected
             self._note_missing(row, is_done=is_done)
@@ -101,7 +101,7 @@ class Verification:
             self._note(row, found.stale)
         elif (known.model, known.prompt_hash) != (self._work.model, self._work.target.prompt_hash):
             self._note(row, found.other_model)
-        elif is_done:
+        elif is_done or not row.was:  # a target without cells has no flag that could lie
             found.good += 1
         else:
             self._note(row, found.denied)
@@ -141,17 +141,21 @@ class Verification:
     async def _compare_column(self) -> None:
         """The vector stands in the row: it is there or not, and the ledger knows from which text."""
         found, target = self._found, self._work.target
-        async for row in self._rows(None):
+        async for _ in self._rows(Redo("any"), _keys_only(target.spec)):
             found.rows += 1
+        async for row in self._rows(None):
             self._note_missing(row, is_done=False)
         async for row in self._rows(Redo("outdated", self._work.model, target.prompt_hash)):
-            found.rows += 1
             self._note(row, found.stale if row.known and not row.known.same_text else found.other_model)
 
-    async def _rows(self, redo: Redo | None) -> AsyncIterator[Row]:
+        wrong = len(found.missing) + len(found.stale) + len(found.other_model) + sum(found.not_wanted.values())
+        found.good = found.rows - wrong
+        found.vectors = found.rows - len(found.missing) - sum(found.not_wanted.values())
+
+    async def _rows(self, redo: Redo | None, spec: TableSpec | None = None) -> AsyncIterator[Row]:
         work = self._work
         query = PageQuery(
-            spec=work.target.spec,
+            spec=spec or work.target.spec,
             target=work.target.name,
             fingerprint="",
             above=work.options.slice.above,
@@ -166,6 +170,12 @@ class Verification:
         async for page in Scan(work.ledger, self._database, query, work.clock).pages_from(query.above):
             for row in page:
                 yield row
+
+
+def _keys_only(spec: TableSpec) -> TableSpec:
+    """All rows that should have a vector, without their texts and without the vectors themselves."""
+    wanted = tuple(condition for condition in spec.pending if condition.column not in spec.cells)
+    return replace(spec, read=(), beside=(), cells=(), joined=None, pending=wanted)
 
 
 def _is_set(value: str | None) -> bool:
