@@ -29,7 +29,7 @@ lint: $(VENV)/.dev   ## style, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-chaos: $(VENV)/.dev  ## 300 random kills: minutes, not seconds
+chaos: $(VENV)/.dev  ## 300 random kills of each job: many minutes
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.dev  ## pace and memory against a fake provider: minutes

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.arena import open_arena
-from tests.chaos.controls import TELLTALES, catch, start_twice
+from tests.chaos.arena import open_arenas
+from tests.chaos.controls import catch, start_twice
 from tests.chaos.report import Report
 from tests.chaos.signals import judge_stops
+from tests.chaos.summaries import TELLTALES, Summaries
 from tests.chaos.trials import Arena, Blow, random_blow, some_points
 from tests.servers.postgres import Server
 
@@ -21,12 +22,12 @@ STEP = 12  # of the points that come with every request; the rare ones are all t
 
 @pytest.fixture(scope="module")
 def arena(postgres_server: Server) -> Iterator[Arena]:
-    with open_arena(postgres_server, ITEMS) as opened:
+    with open_arenas(postgres_server, Summaries.job, ITEMS) as (opened,):
         yield opened
 
 
 def run(arena: Arena, seed: int, trials: list[list[Blow]]) -> Report:
-    report = Report(seed, arena.items)
+    report = Report(arena.stage.job, seed, arena.items)
     report.findings = [arena.run(seed, blows) for blows in trials]
     print(report.show())
     return report
@@ -46,7 +47,7 @@ def test_chains_of_kills_also_during_recovery_and_shutdown_are_survived(arena: A
     """Three to five kills in a row, of every kind."""
     chance = random.Random(SEED)
     points, takes_s = arena.reference(SEED)
-    chains = [[random_blow(chance, ITEMS, takes_s, len(points)) for _ in range(n)] for n in (3, 4, 5)]
+    chains = [[random_blow(chance, arena.requests, takes_s, len(points)) for _ in range(n)] for n in (3, 4, 5)]
     assert run(arena, SEED, chains).broken == []
 
 

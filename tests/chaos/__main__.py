@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
+from collections.abc import Sequence
+from functools import partial
 
-from tests.chaos.arena import open_arena
-from tests.chaos.controls import TELLTALES, catch
+from tests.chaos.arena import JOBS, open_arenas
+from tests.chaos.controls import catch
 from tests.chaos.report import Report
 from tests.chaos.signals import judge_stops
 from tests.chaos.trials import Arena, Blow, every_point, random_blow, some_points
-from tests.servers.postgres import running_server
+from tests.servers.postgres import Server, running_server
 
 WHOLE_EVERY = 10  # so many trials to one whose victims are processes of their own from the first import on
 
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", choices=JOBS, action="append", help="one of them only; may be repeated")
     parser.add_argument("--kills", type=int, default=300, help="random kills, beside the enumerated ones")
     parser.add_argument("--chains", type=int, default=20, help="chains of three to five kills")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
@@ -26,25 +30,46 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_trials(arena: Arena, report: Report, options: argparse.Namespace) -> None:
+def run_job(job: str, options: argparse.Namespace, server: Server) -> Report:
+    report = Report(job, options.seed, options.items)
+    with open_arenas(server, job, options.items) as arenas:
+        report.controls = [catch(arenas[0], plant, options.seed) for plant in arenas[0].stage.telltales]
+        report.stops = judge_stops(arenas[0], options.seed)
+        try:
+            run_trials(arenas, report, options)
+        except KeyboardInterrupt:
+            print("interrupted: what was tried so far")
+    return report
+
+
+def run_trials(arenas: Sequence[Arena], report: Report, options: argparse.Namespace) -> None:
+    """Every point in each of the job's settings; chains and random kills in all of them by turns."""
     chance = random.Random(options.seed)
-    points, takes_s = arena.reference(options.seed)
-    print(f"seed {options.seed}: {len(points)} points in {takes_s:.2f} s when nothing disturbs {arena.items} rows")
-    if options.step:
-        for blow in every_point(points)[:: options.step]:
-            judge(arena, report, options.seed, [blow])
-        first = Blow(faults="write.sent:2:kill")
-        for blow in some_points(arena.recovery(options.seed, first), 5)[:: options.step]:
-            judge(arena, report, options.seed, [first, blow])
-
-    def any_blow() -> Blow:
-        return random_blow(chance, arena.items, takes_s, len(points))
-
-    for _ in range(options.chains):
+    blows = {}
+    for number, arena in enumerate(arenas):
+        points, takes_s = arena.reference(options.seed)
+        title = f"{report.job}, {arena.stage.title}"
+        print(f"{title}: seed {options.seed}: {len(points)} points in {takes_s:.2f} s, {arena.items} rows undisturbed")
+        blows[arena.stage.title] = partial(random_blow, chance, arena.requests, takes_s, len(points))
+        if options.step:
+            run_points(arena, report, options, points, number)
+    turns = itertools.cycle(arenas)
+    for arena in itertools.islice(turns, options.chains):
+        any_blow = blows[arena.stage.title]
         judge(arena, report, chance.randrange(1_000_000), [any_blow() for _ in range(chance.randint(3, 5))])
     goal = sum(len(finding.kills) for finding in report.findings) + options.kills
     while sum(len(finding.kills) for finding in report.findings) < goal:
-        judge(arena, report, chance.randrange(1_000_000), [any_blow()])
+        arena = next(turns)
+        judge(arena, report, chance.randrange(1_000_000), [blows[arena.stage.title]()])
+
+
+def run_points(arena: Arena, report: Report, options: argparse.Namespace, points: Sequence[str], start: int) -> None:
+    """The points of an undisturbed run, and some of those of a recovery; each setting begins with another one."""
+    for blow in every_point(points)[start % options.step :: options.step]:
+        judge(arena, report, options.seed, [blow])
+    first = Blow(faults="write.sent:2:kill")
+    for blow in some_points(arena.recovery(options.seed, first), 5)[start % options.step :: options.step]:
+        judge(arena, report, options.seed, [first, blow])
 
 
 def judge(arena: Arena, report: Report, seed: int, blows: list[Blow]) -> None:
@@ -58,16 +83,11 @@ def judge(arena: Arena, report: Report, seed: int, blows: list[Blow]) -> None:
 
 def main() -> int:
     options = read_options()
-    report = Report(options.seed, options.items)
-    with running_server() as server, open_arena(server, options.items) as arena:
-        report.controls = [catch(arena, plant, options.seed) for plant in TELLTALES]
-        report.stops = judge_stops(arena, options.seed)
-        try:
-            run_trials(arena, report, options)
-        except KeyboardInterrupt:
-            print("interrupted: what was tried so far")
-    print(report.show())
-    return 1 if report.broken else 0
+    with running_server() as server:
+        reports = [run_job(job, options, server) for job in options.job or JOBS]
+    for report in reports:
+        print(report.show())
+    return 1 if any(report.broken for report in reports) else 0
 
 
 if __name__ == "__main__":

@@ -1,31 +1,47 @@
-"""All servers of the harness, up for as long as the block lasts."""
+"""All servers of the harness, up for as long as the block lasts; one arena for each stage of a job."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from tests.chaos.stage import Stage
+from tests.chaos.summaries import Summaries
 from tests.chaos.trials import Arena
+from tests.chaos.vectors import open_stages
 from tests.chaos.victim import run_nursery
 from tests.chaos.witness import run_witness
 from tests.chaos.world import Worlds
 from tests.servers.postgres import Server
 
+JOBS: Mapping[str, Callable[[Path], AbstractContextManager[list[Stage]]]] = {
+    "backfill-summaries": lambda _: nullcontext([Summaries()]),
+    "vectorize": open_stages,
+}
+
 
 @contextmanager
-def open_arena(server: Server, items: int) -> Iterator[Arena]:
+def open_arenas(server: Server, job: str, items: int) -> Iterator[list[Arena]]:
     folder = Path(tempfile.mkdtemp(prefix="catchup-chaos-"))
-    worlds = Worlds(server)
+    vocabularies = folder / "vocabularies"
     try:
-        with run_witness() as witness, run_nursery(folder / "vocabularies") as nursery:
-            asyncio.run(worlds.prepare())
-            arena = Arena(worlds, witness, nursery, folder, items)
-            arena.reference(0)  # the first run of a machine is slow: nothing is timed by it
-            yield arena
+        with run_witness() as witness, run_nursery(vocabularies) as nursery, JOBS[job](vocabularies) as stages:
+            arenas = [
+                Arena(stage, Worlds(server, stage), witness, nursery, folder / str(n), items)
+                for n, stage in enumerate(stages)
+            ]
+            try:
+                for arena in arenas:
+                    asyncio.run(arena.worlds.prepare())
+                    arena.live_a_past()
+                arenas[0].reference(0)  # the first run of a machine is slow: nothing is timed by it
+                yield arenas
+            finally:
+                for arena in arenas:
+                    arena.worlds.clear()
     finally:
-        worlds.clear()
         shutil.rmtree(folder, ignore_errors=True)

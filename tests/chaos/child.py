@@ -25,6 +25,10 @@ def main(words: list[str]) -> None:
         from tests.chaos import planted
 
         planted.PLANTS[plant]()
+    if "CHAOS_SMALL" in os.environ:
+        from tests.chaos import planted_vectors
+
+        planted_vectors.make_small(*map(int, os.environ["CHAOS_SMALL"].split()))
     from cli.main import main as command_line
 
     sys.argv = ["catchup", *rest]
@@ -60,15 +64,17 @@ def _import_all() -> None:
     """Everything a run imports, and the tokenizer's tables; nothing that starts a thread or opens a connection."""
     import cli.job_command
     import cli.main
-    from cli import choices, connect, plain, settings, signals, view
+    from cli import choices, connect, plain, providers, settings, signals, view
     from jobs.engine import run
-    from jobs.registry import load_job
-    from queries import dsn, openai_chat, prices
+    from jobs.registry import find_jobs, load_job
+    from queries import dsn, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
     from queries.tokens import TokenCounter
 
-    load_job("backfill-summaries")
-    TokenCounter("gpt-4o-mini", Path(os.environ["CHAOS_VOCABULARIES"])).count("ready")
-    del cli, choices, connect, plain, settings, signals, view, run, dsn, openai_chat, prices
+    for job in find_jobs():
+        for target in load_job(job).targets:
+            TokenCounter(target.model, Path(os.environ["CHAOS_VOCABULARIES"])).count("ready")
+    del cli, choices, connect, plain, providers, settings, signals, view, run
+    del dsn, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
 
 
 def _bear(asked: dict[str, Any]) -> int:

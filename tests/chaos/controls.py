@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tests.chaos.judge import Finding, judge_money, judge_results
+from tests.chaos.judge import Finding
 from tests.chaos.trials import LIMIT_S, Arena, Blow
 
 TRIES = 5
@@ -20,24 +20,15 @@ class Caught:
     trials: int
 
 
-# What each bug must be caught by: another broken promise beside it is no proof.
-TELLTALES = {
-    "cursor-saved-on-fetch": "lost",
-    "write-before-journal": "re-paid",
-    "booked-after-send": "ledger",
-    "no-lock": "unexplained",
-}
-
-
 def catch(arena: Arena, plant: str, seed: int) -> Caught:
     chance = random.Random(f"{plant}{seed}")
     for trial in range(1, TRIES + 1):
         if plant == "no-lock":
             finding = start_twice(arena, seed + trial, plant)
         else:
-            blow = Blow(arrivals=chance.randint(arena.items // 2, arena.items * 3 // 4), after_s=0.02)
+            blow = Blow(arrivals=chance.randint(arena.requests // 2, arena.requests), after_s=0.02)
             finding = arena.run(seed + trial, [blow], plant=plant)
-        seen = [said for said in finding.broken if said.startswith(TELLTALES[plant])]
+        seen = [said for said in finding.broken if said.startswith(arena.stage.telltales[plant])]
         if seen:
             return Caught(plant, seen[0], trial)
     return Caught(plant, "", TRIES)
@@ -50,7 +41,7 @@ def start_twice(arena: Arena, seed: int, plant: str = "-") -> Finding:
         victims = [starter.start(plant=plant) for _ in range(2)]
         finding.exits = [victim.wait(LIMIT_S) for victim in victims]
         records, truth = arena.witness.settled(), world.truth()
-        judge_results(finding, world, truth, records, edits_done=False)
-        judge_money(finding, world, truth, records)
+        arena.judge_results(finding, world, truth, records, edits_done=False)
+        arena.judge_money(finding, world, truth, records)
         finding.words = "".join(victim.words for victim in victims if victim.code not in (0, 3, 11))
     return finding

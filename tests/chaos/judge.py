@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from tests.chaos.provider import Request
 from tests.chaos.witness import Records
-from tests.chaos.world import BEFORE, THEIRS, Truth, World
+from tests.chaos.world import Truth
 
 # An answer that has left the provider is still in flight until the victim has it in its journal. The report shows the
 # longest such age that cost a payment, so that this allowance cannot hide a slow journal.
 LANDING_S = 0.1
 _NOTICED_S = 0.05  # a victim that killed itself is known to be dead only a little later than its connections
 _CENT_DUST = 1e-9
+PROMISES = (
+    "lost", "falsely_done", "clobbered", "duplicated", "misnamed", "mispaired", "extra", "unbacked", "unexplained",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +28,26 @@ class Kill:
     phase: str
     open: tuple[str, ...]
     landing: tuple[str, ...]
-    workers: int
+    most: int
 
     @property
     def in_flight(self) -> int:
-        """Never more than the victim may have at once: a slot is held until the answer is journaled."""
-        return min(self.workers, len(self.open) + len(self.landing))
+        """Units. Never more than the victim may have at once: a slot is held until the answer is journaled."""
+        return min(self.most, len(self.open) + len(self.landing))
 
 
-def witness_kill(at: float, phase: str, records: Records, workers: int) -> Kill:
+def witness_kill(at: float, phase: str, records: Records, most: int) -> Kill:
     """`records` must be those of after the death: what was cut off has status 0 by then."""
-    is_open, landing = [], []
+    is_open: list[str] = []
+    landing: list[str] = []
     for each in records.requests:
         if not each.paid:
             continue
         if each.left_at is None or each.left_at >= at or (each.status == 0 and each.left_at >= at - _NOTICED_S):
-            is_open.append(each.item)
+            is_open += each.units
         elif each.left_at >= at - LANDING_S:
-            landing.append(each.item)
-    return Kill(at, phase, tuple(is_open), tuple(landing), workers)
+            landing += each.units
+    return Kill(at, phase, tuple(is_open), tuple(landing), most)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,9 @@ class Finding:
     clobbered: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
     misnamed: list[str] = field(default_factory=list)
+    mispaired: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    unbacked: list[str] = field(default_factory=list)
     repaid: Counter[str] = field(default_factory=Counter)
     unexplained: Counter[str] = field(default_factory=Counter)
     repaid_age_s: float = 0.0
@@ -87,7 +93,7 @@ class Finding:
         said = []
         if any(code not in (0, 3) for code in self.exits):
             said.append(f"exit codes {self.exits}")
-        for name in ("lost", "falsely_done", "clobbered", "duplicated", "misnamed", "unexplained"):
+        for name in PROMISES:
             if found := getattr(self, name):
                 said.append(f"{name}: {', '.join(map(str, list(found)[:8]))} ({len(found)})")
         if self.repaid.total() > self.in_flight:
@@ -101,74 +107,52 @@ class Finding:
             said.append(f"the command after success: {self.again_calls} calls, {self.again_writes} writes")
         return said
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"broken": self.broken, "in_flight": self.in_flight}
 
-
-def judge_results(finding: Finding, world: World, truth: Truth, records: Records, *, edits_done: bool) -> None:
-    """Rows: what is there against what ought to be. Before the edited rows had their second run they may be empty."""
-    untouched = {"filled": BEFORE, "overtaken": THEIRS, "short": None, "refused": None}
-    texts: dict[str, list[str]] = {}
-    for each in records.requests:
-        if each.paid:
-            texts.setdefault(each.item, []).append(each.text)
-    for key, kind in world.kinds.items():
-        value, told = truth.cells.get(key), texts.get(key, [])
-        if kind in ("eligible", "flaky") and value not in told:
-            _note(finding.lost, key)
-        elif kind == "edited" and value not in told[1:] and (edits_done or value is not None):
-            _note(finding.clobbered if value in told[:1] else finding.lost, key)
-        elif kind in untouched and value != untouched[kind] and (kind != "overtaken" or told):
-            _note(finding.clobbered, key)
-        if kind in ("eligible", "flaky", "edited") and key in truth.verdicts:
-            _note(finding.misnamed, f"{key} {truth.verdicts[key]}")
-    _judge_claims(finding, truth)
-
-
-def _judge_claims(finding: Finding, truth: Truth) -> None:
+def judge_claims(finding: Finding, truth: Truth, claimed: Iterable[str]) -> None:
     """The ledger's own words against the audit trail: a claim without a change, a change twice."""
     changed = Counter(str(change["id"]) for change in truth.changes)
     finding.duplicated = [key for key, times in changed.items() if times > 1]
-    for key in truth.provenance - changed.keys():
-        _note(finding.falsely_done, f"{key} (no change of its cell)")
+    for key in set(claimed) - changed.keys():
+        note(finding.falsely_done, f"{key} (no change of its cell)")
     if truth.booked_writes != changed.total():
-        _note(finding.falsely_done, f"books say {truth.booked_writes} written, the audit {changed.total()}")
+        note(finding.falsely_done, f"books say {truth.booked_writes} written, the audit {changed.total()}")
 
 
-def _note(found: list[str], what: str) -> None:
+def note(found: list[str], what: str) -> None:
     """A row is looked at after the recovery and once more at the end."""
     if what not in found:
         found.append(what)
 
 
-def judge_money(finding: Finding, world: World, truth: Truth, records: Records) -> None:
-    by_item: dict[str, list[Request]] = {}
+def judge_money(finding: Finding, truth: Truth, records: Records, asked_for: Callable[[str], int]) -> None:
+    """What was paid more often than asked for, and whether a kill explains it."""
+    by_unit: dict[str, list[Request]] = {}
     for each in records.requests:
         if each.paid:
-            by_item.setdefault(each.item, []).append(each)
-    for key, paid in by_item.items():
-        kind = world.kinds.get(key, "unknown")
-        asked_for = 0 if kind in ("filled", "short", "unknown") else 1
-        caused = sum(each.kind == "malformed" and each.status == 200 for each in paid) + (kind == "edited")
-        extra = max(0, len(paid) - asked_for - caused)
+            for unit in each.units:
+                by_unit.setdefault(unit, []).append(each)
+    for unit, paid in by_unit.items():
+        wanted = asked_for(unit)
+        extra = max(0, len(paid) - wanted - sum(unit in each.spoilt and each.status == 200 for each in paid))
         if not extra:
             continue
-        finding.repaid[key] = extra
-        explained = sum(key in kill.open or key in kill.landing for kill in finding.kills)
+        finding.repaid[unit] = extra
+        explained = sum(unit in kill.open or unit in kill.landing for kill in finding.kills)
         if extra > explained:
-            finding.unexplained[key] = extra - explained
-        if kind != "edited":  # its second payment is no kill's doing, and hides which kill cost the third
-            finding.repaid_age_s = max(finding.repaid_age_s, _age_s(paid, finding.kills))
+            finding.unexplained[unit] = extra - explained
+        if wanted == 1:  # a second payment that is no kill's doing hides which kill cost the third
+            finding.repaid_age_s = max(finding.repaid_age_s, _age_s(unit, paid, finding.kills))
     finding.bill_usd = records.bill_usd
     finding.booked_usd, finding.possibly_usd = truth.booked_usd, truth.possibly_usd
 
 
-def _age_s(paid: Sequence[Request], kills: Sequence[Kill]) -> float:
+def _age_s(unit: str, paid: Sequence[Request], kills: Sequence[Kill]) -> float:
     """How long before a kill the answer that had to be bought again had already left the provider."""
     ages = []
-    for kill in kills:
+    for earlier, kill in zip((None, *kills), kills, strict=False):
         before = [each for each in paid if each.at < kill.at]
         last = before[-1] if before and len(before) < len(paid) else None
-        if last and last.left_at and last.status == 200 and last.kind != "malformed":
+        is_first = last and last.left_at and (earlier is None or earlier.at < last.left_at)
+        if is_first and last and last.left_at and last.status == 200 and unit not in last.spoilt:
             ages.append(kill.at - last.left_at)
     return max(ages, default=0.0)

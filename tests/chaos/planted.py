@@ -17,6 +17,7 @@ from jobs.engine.past import Paid
 from jobs.engine.state_dir import StateDir
 from queries.ledger import Lease, Ledger, RowVerdict
 from queries.table import Key, Slice
+from tests.chaos import planted_vectors
 
 
 def save_cursor_on_fetch() -> None:
@@ -111,4 +112,5 @@ PLANTS: dict[str, Callable[[], None]] = {
     "booked-after-send": book_after_send,
     "no-lock": forget_locks,
     "short-lease": shorten_lease,
+    **planted_vectors.PLANTS,
 }

@@ -10,20 +10,25 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psycopg
 from aiohttp import web
 
+from tests.servers.fake_embeddings import Asked, meant
 from tests.servers.fake_openai import FakeOpenAI
-from tests.servers.fake_script import Meeting
+from tests.servers.fake_script import Meeting, Rule
 from tests.servers.fake_world import World
 
 
 @dataclass(slots=True)
 class Request:
-    """One request as the provider saw it; `status` 0 is one whose client was gone before the answer."""
+    """One request as the provider saw it; `status` 0 is one whose client was gone before the answer.
+
+    `units` are what it was paid for: its item, or each of its texts; `spoilt` those it answered badly on purpose.
+    """
 
     at: float
     item: str = "?"
@@ -32,6 +37,8 @@ class Request:
     text: str = ""
     left_at: float | None = None
     status: int = 0
+    units: list[str] = field(default_factory=list)
+    spoilt: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -78,8 +85,14 @@ class Records(World):
 
     def bill(self, item: str, tokens_in: int, tokens_out: int, usd: float) -> None:
         super().bill(item, tokens_in, tokens_out, usd)
+        mine = self.mine()
+        mine.paid, mine.units = True, [item]
+        self._witness.arrived([item])
+
+    def bill_texts(self, items: Sequence[str], tokens: int, usd: float) -> None:
+        super().bill_texts(items, tokens, usd)
         self.mine().paid = True
-        self._witness.arrived(item)
+        self._witness.arrived(items)
 
     def leave(self, item: str, status: int) -> None:
         super().leave(item, status)
@@ -102,17 +115,21 @@ class Witness(FakeOpenAI):
         self.mischief = Mischief()
         self.arm(None)
 
-    def arrived(self, item: str) -> None:
-        statement = self.mischief.statements.pop(item, None)
-        if statement:
-            with psycopg.connect(self.mischief.dsn, autocommit=True, application_name="world") as connection:
-                connection.execute("set lock_timeout = '3s'")
-                connection.execute(statement.encode(), [item])
+    def arrived(self, items: Sequence[str]) -> None:
+        for item in items:
+            self._meddle(item)
         strike = self.strike
         if strike is not None and strike.arrivals_left > 0:
             strike.arrivals_left -= 1
             if strike.arrivals_left == 0:
                 asyncio.get_running_loop().call_later(strike.delay_s, self._strike, strike)
+
+    def _meddle(self, item: str) -> None:
+        statement = self.mischief.statements.pop(item, None)
+        if statement:
+            with psycopg.connect(self.mischief.dsn, autocommit=True, application_name="world") as connection:
+                connection.execute("set lock_timeout = '3s'")
+                connection.execute(statement.encode(), [item])
 
     def _strike(self, strike: Strike) -> None:
         at = time.monotonic()
@@ -136,7 +153,21 @@ class Witness(FakeOpenAI):
         assert isinstance(self.world, Records)
         mine = self.world.mine()
         mine.text, mine.kind = text, action["kind"]
+        mine.spoilt = [mine.item] if mine.kind == "malformed" else []
         return text
+
+    async def _answer_texts(
+        self, request: web.Request, world: World, asked: Asked, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        assert isinstance(self.world, Records)
+        self.world.mine().units = asked.texts
+        return await super()._answer_texts(request, world, asked, body)
+
+    def _write_texts(self, asked: Asked, rule: Rule | None) -> bytes:
+        assert isinstance(self.world, Records)
+        if rule is not None:
+            self.world.mine().spoilt = [asked.texts[place] for place in meant(asked, rule, rule.action)]
+        return super()._write_texts(asked, rule)
 
     async def _unknown(self, request: web.Request) -> web.Response:
         """The harness's own paths; anything else is as unknown as before."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.controls import Caught
-from tests.chaos.judge import Finding
+from tests.chaos.judge import PROMISES, Finding
 from tests.servers.fake_process import ROOT
 
 
 @dataclass
 class Report:
+    job: str
     seed: int
     items: int
     started: float = field(default_factory=time.monotonic)
@@ -40,22 +41,19 @@ class Report:
         recovery = sorted(s for finding in found for s in finding.recovery_s)
         price = sum(f.bill_usd for f in found) / max(1, sum(1 for f in found)) / self.items
         return {
-            "job": "backfill-summaries",
+            "job": self.job,
             "trials": len(found),
             "items": self.items,
             "kills": len(kills),
             "lost": lost,
             "lost_bound_95": round(3 / len(kills), 5) if kills and not lost else None,
-            "falsely_done": sum(len(finding.falsely_done) for finding in found),
-            "duplicated": sum(len(finding.duplicated) for finding in found),
-            "clobbered": sum(len(finding.clobbered) for finding in found),
+            **{name: sum(len(getattr(finding, name)) for finding in found) for name in PROMISES if name != "lost"},
             "repaid": repaid,
             "repaid_per_kill": round(repaid / len(kills), 2) if kills else 0.0,
             "repaid_max_per_kill": round(max(each, default=0.0), 2),
             "repaid_usd": round(repaid * price, 6),
             "in_flight": sum(finding.in_flight for finding in found),
             "open_at_kill": sum(len(kill.open) for kill in kills),
-            "unexplained": sum(finding.unexplained.total() for finding in found),
             "oldest_answer_repaid_ms": round(1000 * max((f.repaid_age_s for f in found), default=0.0), 1),
             "ledger_errors": sum(finding.ledger_error_usd > 0 for finding in found),
             "again_calls": sum(finding.again_calls for finding in found),

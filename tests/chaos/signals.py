@@ -34,7 +34,7 @@ def stop(arena: Arena, seed: int, schedule: Sequence[tuple[float, int]], *, late
         try:
             victim = starter.start()
             (_, first), *more = schedule
-            arena.witness.strike(victim.pid, first, 1 if latency > 1 else arena.items // 2, 0.0)
+            arena.witness.strike(victim.pid, first, 1 if latency > 1 else arena.requests // 2, 0.0)
             at = _wait_for_strike(arena, victim)
             for after_s, number in more:
                 victim.wait(max(0.0, at + after_s - time.monotonic()))
@@ -101,7 +101,7 @@ class Zombie:
 def wake_a_zombie(arena: Arena, seed: int) -> Zombie:
     with arena.trial(seed, mischief=False) as (world, starter):
         holder = starter.start(plant="short-lease")
-        arena.witness.strike(holder.pid, signal.SIGSTOP, arena.items // 2, 0.0)
+        arena.witness.strike(holder.pid, signal.SIGSTOP, arena.requests // 2, 0.0)
         _wait_for_strike(arena, holder)
         time.sleep(0.1)
         sent = holder.points.count("send.before") - len(arena.witness.records().requests)

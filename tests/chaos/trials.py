@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.judge import Finding, judge_money, judge_results, witness_kill
+from tests.chaos.judge import Finding, judge_claims, judge_money, witness_kill
+from tests.chaos.stage import Stage
 from tests.chaos.victim import Nursery, Starter, Victim
-from tests.chaos.witness import WitnessProcess
-from tests.chaos.world import World, Worlds
+from tests.chaos.witness import Records, WitnessProcess
+from tests.chaos.world import Truth, World, Worlds
 
-WORKERS = 8
 LIMIT_S = 60.0  # for one start to end by itself
-COMMAND = ("backfill-summaries", "--yes", "--json", "--concurrency", str(WORKERS), "--db-load", "100%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,7 @@ class Blow:
 class Arena:
     """The servers every trial shares, and where its files go."""
 
+    stage: Stage
     worlds: Worlds
     witness: WitnessProcess
     nursery: Nursery
@@ -50,18 +50,38 @@ class Arena:
     items: int = 40
     count: int = 0
 
+    @property
+    def requests(self) -> int:
+        return self.stage.requests(self.items)
+
     @contextmanager
     def trial(self, seed: int, *, mischief: bool = True, whole: bool = False) -> Iterator[tuple[World, Starter]]:
         self.count += 1
         folder = self.folder / f"trial{self.count}"
         folder.mkdir(parents=True)
         with self.worlds.make(seed, self.items) as world:
-            world.prepare(self.witness, mischief=mischief)
-            yield world, Starter(self.nursery, folder, self.environment(world, folder), COMMAND, whole)
+            self.stage.prepare(world, self.witness, mischief=mischief)
+            yield world, self._starter(world, folder, whole=whole)
         shutil.rmtree(folder)
 
-    def environment(self, world: World, folder: Path) -> dict[str, str]:
-        return {
+    def live_a_past(self) -> None:
+        """What an undisturbed run left behind before any trial."""
+        world = self.worlds.past(self.items)
+        if world.kinds:
+            folder = self.folder / "past"
+            folder.mkdir(parents=True)
+            self.stage.prepare(world, self.witness, mischief=False)
+            victim = self._starter(world, folder).start()
+            if victim.wait(LIMIT_S) != 0:
+                raise AssertionError(f"the run before all trials ended with {victim.code}: {victim.words}")
+        self.worlds.close_the_past(world)
+
+    def _starter(self, world: World, folder: Path, *, whole: bool = False) -> Starter:
+        (folder / "catchup.toml").write_text(self.stage.settings())
+        return Starter(self.nursery, folder, self._environment(world, folder), self.stage.words(), whole)
+
+    def _environment(self, world: World, folder: Path) -> dict[str, str]:
+        return self.stage.environment() | {
             "DATABASE_URL": world.dsn,
             "OPENAI_API_KEY": "sk-test-sentinel-0123456789",
             "OPENAI_BASE_URL": self.witness.url,
@@ -86,7 +106,7 @@ class Arena:
 
     def run(self, seed: int, blows: Sequence[Blow], *, plant: str = "-", whole: bool = False) -> Finding:
         """The whole of section 6.1 for one seed and one chain of kills."""
-        finding = Finding(seed, " | ".join(map(str, blows)))
+        finding = Finding(seed, f"{self.stage.title}: {' | '.join(map(str, blows))}")
         with self.trial(seed, whole=whole) as (world, starter):
             for blow in blows:
                 if not self._strike(finding, starter, blow, plant):
@@ -118,7 +138,7 @@ class Arena:
                 finding.words = victim.words
             return victim.code not in (0, 3)
         at = records.struck_at if blow.arrivals and not blow.first and records.struck_at else victim.died_at
-        finding.kills.append(witness_kill(at, victim.last_point, records, WORKERS))
+        finding.kills.append(witness_kill(at, victim.last_point, records, self.stage.units_most))
         return True
 
     def _shut_down(self, victim: Victim, after_s: float) -> None:
@@ -133,7 +153,7 @@ class Arena:
         if not self._finish(finding, starter, plant):
             return
         records = self.witness.settled()
-        judge_results(finding, world, world.truth(), records, edits_done=False)
+        self.judge_results(finding, world, world.truth(), records, edits_done=False)
         if finding.lost:
             return
         if not self._finish(finding, starter, plant):
@@ -144,8 +164,17 @@ class Arena:
         truth, records = world.truth(), self.witness.settled()
         finding.again_calls = len(records.requests) - calls
         finding.again_writes = len(truth.changes) - len(before.changes)
-        judge_results(finding, world, truth, records, edits_done=True)
-        judge_money(finding, world, truth, records)
+        self.judge_results(finding, world, truth, records, edits_done=True)
+        self.judge_money(finding, world, truth, records)
+
+    def judge_results(
+        self, finding: Finding, world: World, truth: Truth, records: Records, *, edits_done: bool
+    ) -> None:
+        self.stage.judge_results(finding, world, truth, records, edits_done=edits_done)
+        judge_claims(finding, truth, self.stage.claimed(world, truth))
+
+    def judge_money(self, finding: Finding, world: World, truth: Truth, records: Records) -> None:
+        judge_money(finding, truth, records, self.stage.asked_for(world, truth))
 
     def _finish(self, finding: Finding, starter: Starter, plant: str) -> bool:
         before = len(self.witness.records().requests)
@@ -185,15 +214,14 @@ def some_points(points: Sequence[str], step: int) -> list[Blow]:
     return blows
 
 
-def random_blow(chance: random.Random, items: int, takes_s: float, points: int) -> Blow:
+def random_blow(chance: random.Random, requests: int, takes_s: float, points: int) -> Blow:
     """Weighted to the running phase; now and then any time at all, a named point, or in the middle of a shutdown."""
     kind = chance.random()
-    most = items * 4 // 5  # a world has fewer billed requests than rows
     if kind < 0.70:
-        return Blow(arrivals=chance.randint(1, most), after_s=chance.uniform(0.0, 0.08))
+        return Blow(arrivals=chance.randint(1, requests), after_s=chance.uniform(0.0, 0.08))
     if kind < 0.85:
         return Blow(after_s=chance.uniform(0.0, takes_s))
     if kind < 0.95:
         return Blow(faults=f"*:{chance.randint(1, points)}:kill")
     first = chance.choice((signal.SIGINT, signal.SIGTERM))
-    return Blow(arrivals=chance.randint(1, most), first=first, after_s=chance.uniform(0.0, 0.1))
+    return Blow(arrivals=chance.randint(1, requests), first=first, after_s=chance.uniform(0.0, 0.1))

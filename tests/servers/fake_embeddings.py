@@ -117,7 +117,7 @@ def write_answer(asked: Asked, rule: Rule | None, *, no_usage: bool) -> bytes:
     )
     data = Data(dimensions, asked.as_base64, _write_vectors(asked, dimensions), list(range(len(asked.texts))))
     if action["kind"] in SPOILERS:
-        SPOILERS[action["kind"]](data, _meant(asked, rule, action))
+        SPOILERS[action["kind"]](data, meant(asked, rule, action))
     rows = b",".join([b'{"object":"embedding","index":%d,"embedding":%b}' % (i, data.vectors[i]) for i in data.order])
     total = sum(asked.tokens)
     end: dict[str, Any] = {"model": asked.model}
@@ -126,7 +126,7 @@ def write_answer(asked: Asked, rule: Rule | None, *, no_usage: bool) -> bytes:
     return b'{"object":"list","data":[' + rows + b"]," + json.dumps(end).encode()[1:]
 
 
-def _meant(asked: Asked, rule: Rule | None, action: dict[str, Any]) -> list[int]:
+def meant(asked: Asked, rule: Rule | None, action: dict[str, Any]) -> list[int]:
     """The texts a rule about single ones means: by its item pattern, or the one it says, or the first."""
     if rule is not None and rule.pattern is not None:
         return [place for place, item in enumerate(asked.items) if rule.pattern.search(item)]

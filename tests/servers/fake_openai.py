@@ -171,13 +171,16 @@ class FakeOpenAI:
         fault = await self._fault(request, action, body, key)
         if fault is not None:
             return fault
-        whole = write_answer(asked, rule, no_usage=now.no_usage)
+        whole = self._write_texts(asked, rule)
         if action["kind"] == "half_body":
             return await self._half(request, whole)
         if action["kind"] in WRONG_LISTS:
             return self._json(WRONG_LISTS[action["kind"]])
         headers = self._limit_headers() | {"x-request-id": "req_fake"} | action.get("headers", {})
         return web.Response(body=whole, content_type="application/json", headers=headers)
+
+    def _write_texts(self, asked: Asked, rule: Rule | None) -> bytes:
+        return write_answer(asked, rule, no_usage=self.settings.no_usage)
 
     def _refuse_texts(self, world: World, asked: Asked, body: dict[str, Any], key: str) -> web.Response | None:
         if self.settings.key and key != self.settings.key:

@@ -21,7 +21,7 @@ class PineconeProcess(FakeProcess):
 
     def ids(self, namespace: str) -> list[str]:
         """Every id that readers see now."""
-        return list(self._call(f"stats?ids={namespace}")["ids"])
+        return list(self.call(f"stats?ids={namespace}")["ids"])
 
 
 @contextmanager

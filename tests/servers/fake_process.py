@@ -28,18 +28,18 @@ class FakeProcess:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def stats(self, *, log: bool = False) -> dict[str, Any]:
-        return self._call("stats?log" if log else "stats")
+        return self.call("stats?log" if log else "stats")
 
     def script(self, *lines: dict[str, Any]) -> None:
-        self._call("script", list(lines))
+        self.call("script", list(lines))
 
     def configure(self, **settings: Any) -> None:
-        self._call("settings", settings)
+        self.call("settings", settings)
 
     def reset(self) -> None:
-        self._call("reset", {})
+        self.call("reset", {})
 
-    def _call(self, path: str, body: Any = None) -> dict[str, Any]:
+    def call(self, path: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"http://127.0.0.1:{self.port}/__fake/{path}", data, {"content-type": "application/json"})
         with urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback, built here
