@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from queries.dsn_vectors import VectorArray, VectorArrayDumper, put_statement
 from queries.errors import CatchupError, Misconfigured
@@ -113,7 +116,7 @@ class DsnRoad:
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         try:
             # No prepared statements: the next one may run on another server connection behind a transaction pooler.
-            return await psycopg.AsyncConnection.connect(
+            connection = await psycopg.AsyncConnection.connect(
                 self._url,
                 autocommit=True,
                 prepare_threshold=None,
@@ -122,6 +125,16 @@ class DsnRoad:
             )
         except (psycopg.Error, OSError) as error:
             raise translate_connect(error) from error
+        set_json_loads(_read_json, connection)
+        return connection
+
+
+def _read_json(said: str | bytes) -> Any:
+    """A third of the standard library's time, which still reads what does not fit into a float."""
+    try:
+        return msgspec.json.decode(said)
+    except (msgspec.DecodeError, RecursionError):
+        return json.loads(said)
 
 
 def _call_sql(function: str) -> sql.Composed:

@@ -25,6 +25,7 @@ RECORDS_MOST = 1_000
 BYTES_MOST = 2_000_000
 METADATA_MOST = 40_000
 ID_MOST = 512
+_PLAIN = frozenset({str, int, bool})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,15 +78,8 @@ def encode_metadata(id_: str, metadata: Mapping[str, Value | None]) -> bytes:
     """Without nulls, and shortened to what a record may hold."""
     kept = {name: value for name, value in metadata.items() if value is not None}
     for name, value in kept.items():
-        # JSON has no NaN: the encoder would write null, which Pinecone refuses together with the whole request.
-        if isinstance(value, float) and not math.isfinite(value):
-            raise _refuse(id_, "metadata", f"The metadata field {name} is no finite number")
-        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
-            raise _refuse(id_, "metadata", f"The metadata field {name} is a list of something else than texts")
-        if not isinstance(value, str | int | float | list):
-            raise _refuse(
-                id_, "metadata", f"The metadata field {name} is neither text, number, truth nor list of texts"
-            )
+        if type(value) not in _PLAIN:
+            _check_value(id_, name, value)
     try:
         whole = orjson.dumps(kept)
         return whole if len(whole) <= METADATA_MOST else _shorten(id_, kept, len(whole))
@@ -93,6 +87,16 @@ def encode_metadata(id_: str, metadata: Mapping[str, Value | None]) -> bytes:
         raise _refuse(
             id_, "metadata", "The metadata hold a text that is not Unicode or a number that is too long"
         ) from None
+
+
+def _check_value(id_: str, name: str, value: object) -> None:
+    # JSON has no NaN: the encoder would write null, which Pinecone refuses together with the whole request.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _refuse(id_, "metadata", f"The metadata field {name} is no finite number")
+    if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+        raise _refuse(id_, "metadata", f"The metadata field {name} is a list of something else than texts")
+    if not isinstance(value, str | int | float | list):
+        raise _refuse(id_, "metadata", f"The metadata field {name} is neither text, number, truth nor list of texts")
 
 
 def _shorten(id_: str, kept: dict[str, Any], size: int) -> bytes:
