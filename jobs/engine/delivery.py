@@ -24,6 +24,7 @@ _PUTS_AT_ONCE = 3  # each of them is several requests
 _PATIENCE_S = 180.0
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 2.0
+_ALIKE_MOST = 20  # refusals in a row, with nothing taken between them, are no row's fault
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +47,7 @@ class Delivery:
     _waiting: list[tuple[Paid, bool]] = field(default_factory=list)
     _groups: list[_Group] = field(default_factory=list)
     _oldest_at: float = 0.0
+    _refused: int = 0
     _more: asyncio.Event = field(default_factory=asyncio.Event)
     _puts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PUTS_AT_ONCE))
 
@@ -68,6 +70,7 @@ class Delivery:
                 age = self.clock.now() - self._oldest_at
                 if len(self._waiting) < _GROUP_MOST and age < _AGE_S:
                     await self.clock.sleep(_AGE_S - age)
+                    continue  # a flush may have taken them meanwhile
                 self._start_group()
 
     async def flush(self) -> None:
@@ -107,6 +110,7 @@ class Delivery:
                 fault_points.reach("space.before")
                 await self._put(records)
                 fault_points.reach("space.put")
+            self._refused = 0
         except ItemPermanent as refusal:
             await self._divide(group, rows, refusal)
             return
@@ -125,6 +129,13 @@ class Delivery:
     async def _divide(self, group: _Group, rows: Sequence[Paid], refusal: ItemPermanent) -> None:
         """One record of many was refused: halves, down to the one."""
         if len(rows) == 1:
+            self._refused += 1
+            if self._refused >= _ALIKE_MOST:
+                raise Misconfigured(
+                    f"{self.space.where} refused {self._refused} rows in a row: {refusal.words or refusal.what}",
+                    fix="look at the index and the target's metadata; --retry-failed takes these rows again",
+                    service=self.space.name,
+                )
             self._fail(group, rows[0], refusal.reason, refusal.words or refusal.what)
             return
         middle = len(rows) // 2
