@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cli.flags import RunFlags, VectorFlags
+from cli.flags import ReembedFlags, RunFlags, VectorFlags
 from cli.providers import choose_store
 from cli.settings import Settings
 from cli.target_tables import TargetTable
@@ -107,15 +107,18 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
 def _vector_options(flags: RunFlags) -> dict[str, Any]:
     if not isinstance(flags, VectorFlags):
         return {}
+    is_filled = isinstance(flags, ReembedFlags) and flags.reembed
     return {
-        "create_namespace": flags.create_namespace,
+        "create_namespace": flags.create_namespace or is_filled,
         "create_index": flags.create_index,
-        "edited_if_small": flags.edited is None,
+        "edited_if_small": flags.edited is None and not is_filled,
         "keep_answers_s": flags.keep_answers,
     }
 
 
 def _redo(flags: RunFlags, target: Target) -> Redo | None:
+    if target.replaces is not None:
+        return Redo("unmade", target.model, target.prompt_hash)
     match flags.redo_where:
         case None:
             looks_for_edited = isinstance(flags, VectorFlags) and flags.edited is not False
@@ -152,6 +155,47 @@ def _key(text: str, columns: Sequence[str]) -> Key:
     if not comma:
         raise Misconfigured(f"--slice: {text!r} is no key of {', '.join(columns)}", fix="write first,second")
     return (first, second)
+
+
+def as_asked(target: Target, flags: RunFlags, settings: Settings, kind: str) -> Target:
+    """The target as the flags change it; with --reembed the one that is filled beside it."""
+    if not isinstance(flags, ReembedFlags) or not _is_reembed(flags):
+        return with_store(with_model(target, flags, settings), flags, kind)
+    from jobs.reembed import Into, fill_beside
+
+    base = with_store(target, flags, kind)
+    made = fill_beside(base, Into(flags.into or "", flags.model, flags.dimensions, flags.index))
+    if flags.index is not None and made.embedding is not None and made.embedding.into != "pinecone":
+        raise Misconfigured("--index: these vectors do not go to Pinecone", fix="leave it out")
+    is_other = base.embedding is not None and flags.index not in (None, base.embedding.index)
+    if is_other and settings.pinecone_index_host is not None:
+        raise Misconfigured(
+            f"PINECONE_INDEX_HOST is the address of one index, and {flags.index} has another",
+            fix="take it out of the environment and .env: Pinecone is then asked for the address by the name",
+        )
+    return made
+
+
+def _is_reembed(flags: ReembedFlags) -> bool:
+    """Half of what belongs together would be taken for the whole."""
+    if not flags.reembed:
+        names = ("into", "dimensions", "index", "switch", "delete_orphans")
+        alone = [name.replace("_", "-") for name in names if getattr(flags, name)]
+        if alone:
+            raise Misconfigured(f"--{alone[0]} means nothing without --reembed", fix="add --reembed, or leave it out")
+        return False
+    if not flags.into:
+        raise Misconfigured("--reembed needs a place for the new vectors", fix="add --into NAMESPACE")
+    if flags.redo_where is not None or flags.edited is not None:
+        raise Misconfigured(
+            "--reembed takes every row that the new place does not have", fix="leave out --redo-where and --edited"
+        )
+    if flags.switch and (flags.limit or flags.where or flags.slice):
+        raise Misconfigured(
+            "--switch is for a whole table, and this run is for a part of it",
+            fix="leave out --limit, --where and --slice, or --switch",
+        )
+    return True
 
 
 def with_model(target: Target, flags: RunFlags, settings: Settings) -> Target:

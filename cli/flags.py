@@ -224,6 +224,29 @@ class VectorFlags(RunFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReembedFlags(VectorFlags):
+    """Changing the model: all vectors once more, elsewhere."""
+
+    reembed: Annotated[
+        bool, _option("--reembed", help="Embed every row again into the place of --into, while the old one serves.")
+    ] = False
+    into: Annotated[
+        str | None, _option(metavar="NAMESPACE", help="The new namespace; the model belongs to it. With --reembed.")
+    ] = None
+    dimensions: Annotated[int | None, _option(min=1, metavar="N", help="Of the new vectors. With --reembed.")] = None
+    index: Annotated[
+        str | None,
+        _option(metavar="NAME", help="The new namespace is in this Pinecone index: each has one dimension. --reembed."),
+    ] = None
+    switch: Annotated[
+        bool, _option("--switch", help="When all are there, change catchup.toml over to the new place. With --reembed.")
+    ] = False
+    delete_orphans: Annotated[
+        bool, _option("--delete-orphans", help="Delete vectors there that belong to no row. With --reembed.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyFlags(VectorFlags):
     """What is done about a difference."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.flags import RunFlags, VectorFlags, takes
+from cli.flags import ReembedFlags, RunFlags, takes
 from cli.main import new_app
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def build(name: str) -> Any:
     app = new_app(summary)
 
     @app.command(name, help=summary, epilog=f"Example: {job.example}", context_settings=app.info.context_settings)
-    @takes(VectorFlags if job.service == "embed" else RunFlags)
+    @takes(ReembedFlags if job.service == "embed" else RunFlags)
     def command(flags: RunFlags) -> None:
         raise typer.Exit(run_job(name, flags, shlex.join(["catchup", *sys.argv[1:]])))
 
@@ -54,12 +54,20 @@ def run_job(name: str, flags: RunFlags, command: str, view: View | None = None, 
     view = view or open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
     signals = Signals(view.abandon)
     try:
-        return asyncio.run(_do(name, flags, command, settings, view, signals, task or run_to_verdict))
+        return asyncio.run(_do(name, flags, command, settings, view, signals, task or _task_of(flags)))
     except asyncio.CancelledError:
         sys.stderr.write("stopped before the run began: nothing was written, nothing was paid\n")
         return int(signals.exit or 1)
     finally:
         view.abandon()
+
+
+def _task_of(flags: RunFlags) -> Task:
+    if isinstance(flags, ReembedFlags) and flags.reembed:
+        from cli.reembed import reembed_to_verdict
+
+        return reembed_to_verdict
+    return run_to_verdict
 
 
 async def _do(
@@ -82,8 +90,8 @@ async def _do(
 
 
 async def run_to_verdict(work: Work, flags: RunFlags, view: View, signals: Signals) -> int:
-    verdict = await _go(work, view, signals)
-    _finish(verdict, flags, view)
+    verdict = await run_work(work, view, signals)
+    finish(verdict, flags, view)
     return int(verdict.exit)
 
 
@@ -99,8 +107,8 @@ async def make_work(
     job, ledger = load_job(name), Ledger(road)
     hosts = flags.allow_host or ()
     wanted = providers.choose_provider(flags.provider, kind)
-    target = choices.with_model(await choices.pick_target(job, settings, flags.target, road), flags, settings)
-    target = providers.fit_to_provider(choices.with_store(target, flags, kind), wanted)
+    picked = await choices.pick_target(job, settings, flags.target, road)
+    target = providers.fit_to_provider(choices.as_asked(picked, flags, settings, kind), wanted)
     options = choices.options_from(flags, settings, target)
     space = providers.open_space(settings, target, road, hosts)
     service, tokens, price, model = providers.open_provider(settings, wanted, target, flags.price, flags.dry_run, hosts)
@@ -109,7 +117,7 @@ async def make_work(
     )
 
 
-async def _go(work: Work, view: View, signals: Signals) -> Verdict:
+async def run_work(work: Work, view: View, signals: Signals) -> Verdict:
     from jobs.engine.run import Run
 
     run = Run(work)
@@ -122,7 +130,7 @@ async def _go(work: Work, view: View, signals: Signals) -> Verdict:
     return await run.go()
 
 
-def _finish(verdict: Verdict, flags: RunFlags, view: View) -> None:
+def finish(verdict: Verdict, flags: RunFlags, view: View) -> None:
     from cli.layout import as_plain
     from cli.report import verdict_lines
 

@@ -13,11 +13,14 @@ def plan_lines(plan: Plan) -> list[Line]:
     lines = [
         Line("plan", f"{plan.job} · target {plan.target}"),
         Line("table", clean(f"{plan.table} at {plan.where}")),
-        Line("writes", f"{', '.join(plan.cells)}, and nothing else"),
+        Line(
+            "writes",
+            f"{', '.join(plan.cells)}, and nothing else" if plan.cells else "vectors, and nothing in the table",
+        ),
         Line("by", clean(plan.model if plan.model == plan.provider else f"{plan.model} ({plan.provider})")),
         Line("rows", _rows(plan)),
         Line("cost", _cost(plan)),
-        Line("rewrites", f"~{show_bytes(plan.rewrite_bytes)} of table data"),
+        *([Line("rewrites", f"~{show_bytes(plan.rewrite_bytes)} of table data")] if plan.cells else []),
         Line("ceilings", plan.ceilings),
     ]
     if plan.would_skip:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.flags import Pair, RunFlags, VectorFlags, WorldFlags, takes
+from cli.flags import Pair, ReembedFlags, RunFlags, VectorFlags, WorldFlags, takes
 from cli.layout import Line, reasons
 from cli.main import new_app
 from cli.quantities import show_time, show_usd
@@ -140,6 +140,8 @@ def resume(run: RunId, flags: RunFlags) -> None:
         raise Misconfigured(f"run {record.run_id} is {record.state}", fix=f"start a new one: catchup {record.job}")
     if record.params.get("redo") == ["any", ""]:
         again = f"catchup verify {record.target} --repair"
+        if record.params.get("replaces"):
+            again = f"catchup vectorize --target {record.params['replaces']} --reembed --into {record.params['into']}"
         raise Misconfigured(f"run {record.run_id} is a repair of what differed then", fix=f"compare again: {again}")
     same = as_it_was(_flags_of(record.job, flags, record), record)
     raise typer.Exit(run_job(record.job, same, f"catchup runs resume {record.run_id}"))
@@ -151,9 +153,9 @@ def as_it_was(flags: RunFlags, record: RunRecord) -> RunFlags:
     redo = params.get("redo")
     return replace(
         flags,
-        target=record.target,
+        target=params.get("replaces") or record.target,
         where=[Pair(*pair) for pair in params.get("where") or ()] or None,
-        redo_where=Pair(*redo) if redo else None,
+        redo_where=Pair(*redo) if redo and not params.get("replaces") else None,
         slice=_slice(record),
         model=flags.model or params.get("model"),
     )
@@ -164,8 +166,11 @@ def _flags_of(job: str, flags: RunFlags, record: RunRecord) -> RunFlags:
     if job != "vectorize":
         return flags
     same = {field.name: getattr(flags, field.name) for field in fields(RunFlags)}
-    store = record.params.get("store")
-    return VectorFlags(**same, store=store if store in ("pinecone", "pgvector") else None)
+    params: Any = record.params
+    same["store"] = params.get("store") if params.get("store") in ("pinecone", "pgvector") else None
+    if not params.get("replaces"):
+        return VectorFlags(**same)
+    return ReembedFlags(**same, **{name: params[name] for name in ("into", "index", "dimensions")}, reembed=True)
 
 
 def _slice(record: RunRecord) -> Pair | None:

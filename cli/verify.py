@@ -85,11 +85,11 @@ async def _repair(work: Work, flags: VerifyFlags, view: View, signals: Signals, 
         )
         code = await run_to_verdict(replace(work, options=options, answers=answers), flags, view, signals)
     if found.orphans and flags.delete_orphans and code in (0, 3):
-        await _delete_orphans(work, flags, view, found.orphans)
+        await delete_orphans(work, flags, view, found.orphans)
     return code
 
 
-async def _delete_orphans(work: Work, flags: VerifyFlags, view: View, orphans: Sequence[str]) -> None:
+async def delete_orphans(work: Work, flags: RunFlags, view: View, orphans: Sequence[str]) -> None:
     """Only where this target is the one that the place belongs to: another's vectors look like orphans too."""
     from jobs.engine.destination import place_of
     from queries.errors import Misconfigured

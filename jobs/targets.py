@@ -24,7 +24,8 @@ _CONDITION = re.compile(
 class Target:
     """One table as one job fills it. `cells` maps each cell to what goes in: answer, model, now or a literal.
 
-    `is_first`: the one that is meant where several fit and none is named.
+    `is_first`: the one that is meant where several fit and none is named. `replaces`: the target that this one is to
+    become, whose place it has none of.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Target:
     keep_provenance: bool = True
     embedding: Embedding | None = None
     is_first: bool = False
+    replaces: Target | None = None
 
     @property
     def prompt_hash(self) -> str:

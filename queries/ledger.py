@@ -112,6 +112,18 @@ class Ledger:
         claim = {"place": place, "model": model, "dimensions": dimensions, "target": target}
         return await self._place("catchup_claim_place", self._call, claim)
 
+    async def switch_target(self, *, target: str, filled: str, place: str, left: str, left_place: str) -> bool:
+        """What was filled under a name of its own is the target from now on; False where it has been already."""
+        asked = {"target": target, "filled": filled, "place": place, "left": left, "left_place": left_place}
+        answer = await self._call("catchup_switch_target", asked)
+        if "busy" in answer:
+            raise Misconfigured(
+                f"run {answer['busy']} of {target} is not finished: nothing was switched",
+                fix=f"`catchup runs resume {answer['busy']}` or `catchup runs cancel {answer['busy']}`, then switch",
+            )
+        with _believed("catchup_switch_target", writing=True):
+            return bool(answer["switched"])
+
     async def _place(self, function: str, call: Any, asked: Mapping[str, Any]) -> Place | None:
         answer = await call(function, asked)
         with _believed(function, writing=call == self._call):
@@ -122,9 +134,14 @@ class Ledger:
             )
 
     async def count_up_to(self, query: PageQuery, at_most: int) -> int:
+        return (await self.count_window(query, at_most))[0]
+
+    async def count_window(self, query: PageQuery, at_most: int) -> tuple[int, Key | None]:
+        """Candidates among the next `query.limit` keys, and the last of those; None at the end of the slice."""
         answer = await self._read("catchup_count", {**page_json(query), "at_most": at_most})
         with _believed("catchup_count", writing=False):
-            return parse_counts({"count": answer["count"]})["count"]
+            last = None if answer["last"] is None else parse_key(answer["last"])
+            return parse_counts({"count": answer["count"]})["count"], last
 
     async def upper(self, spec: TableSpec, slice_: Slice) -> Key | None:
         answer = await self._read("catchup_upper", {"spec": spec_json(spec), **slice_json(slice_)})

@@ -33,6 +33,7 @@ class Joined:
 class TableSpec:
     """A table as one target uses it. `cells[0]` is the cell whose value is the proof of being done (a flag: true).
 
+    Without cells nothing is written into the table, and only the ledger knows what is done.
     `beside` is read with a row but does not belong to its guard: counters that move while we work.
     """
 
@@ -61,10 +62,11 @@ class Redo:
 
     `cell` names the column that holds the model, if there is one: rows older than our provenance have only that.
     `and_pending` adds the rows that have no value at all. `any` is every row that should have one, whatever it has;
-    `outdated` those written from another text, by another model (`value`) or another way (`cell`).
+    `outdated` those written from another text, by another model (`value`) or another way (`cell`); `unmade` are those
+    too, and all that the ledger does not know.
     """
 
-    by: Literal["model", "prompt", "edited", "outdated", "any"]
+    by: Literal["model", "prompt", "edited", "outdated", "any", "unmade"]
     value: str = ""
     cell: str = ""
     and_pending: bool = False

@@ -70,6 +70,8 @@ async def _check_space(
         )
     if not facts.exists and not options.dry_run:
         await insist(lambda: space.create(embedding.dimensions, index=not facts.index_exists))
+    if work.target.replaces and facts.count and has_ledger:
+        await _check_origin(work, space, insist)
     if facts.sample and has_ledger:
         await _check_scheme(work, space, embedding, facts.sample, insist)
 
@@ -110,6 +112,16 @@ async def _check_scheme(
         )
 
 
+async def _check_origin(work: Work, space: VectorSpace, insist: Insist) -> None:
+    """What is to replace a place is filled by one target alone: nothing there may be of unknown making."""
+    if await insist(lambda: work.ledger.place(name_place(space, work.target.spec))) is None:
+        raise Misconfigured(
+            f"{space.where} holds vectors of which the ledger knows neither model nor text",
+            fix="name a namespace that does not exist yet",
+            service=space.name,
+        )
+
+
 async def _check_model(work: Work, embedding: Embedding, insist: Insist) -> None:
     """The model belongs to the place: vectors of two models can be stored there, and never compared."""
     place, dimensions = place_of(work, embedding), embedding.dimensions
@@ -117,6 +129,17 @@ async def _check_model(work: Work, embedding: Embedding, insist: Insist) -> None
         known = await insist(lambda: work.ledger.place(place))
     else:
         known = await insist(lambda: work.ledger.claim_place(place, work.model, dimensions, work.target.name))
+    if known is not None and work.target.replaces and known.target != work.target.name:
+        raise Misconfigured(
+            f"{place} is for vectors of target {known.target} with {known.model}",
+            fix="name a namespace that does not exist yet",
+        )
+    if known is not None and known.target.partition("@")[0] == work.target.name != known.target:
+        raise Misconfigured(
+            f"{place} is not where target {work.target.name} is, by the ledger: catchup.toml was changed by hand",
+            fix=f"set [targets.{work.target.name}] back to the place that it has left, and go over to this one with "
+            f"--reembed --into {embedding.namespace or '__default__'} --switch",
+        )
     if known is not None and (known.model, known.dimensions) != (work.model, dimensions):
         raise Misconfigured(
             f"{place} holds vectors of {known.model} with {known.dimensions} dimensions, "

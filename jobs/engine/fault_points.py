@@ -30,6 +30,7 @@ POINTS = (
     "ledger.reserved",
     "ledger.settled",
     "signal.received",
+    "switch.ledger",
     "exit.report",
 )
 

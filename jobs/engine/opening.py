@@ -45,7 +45,15 @@ def run_params(target: Target, model: str, options: Options) -> dict[str, Any]:
         "redo": [options.redo.by, options.redo.value] if options.redo and not options.redo.and_pending else None,
         "store": target.embedding.into if target.embedding else None,
         "minimum": [options.min_characters, options.min_words],
+        **_filled_params(target),
     }
+
+
+def _filled_params(target: Target) -> dict[str, Any]:
+    base, made = target.replaces, target.embedding
+    if base is None or made is None:
+        return {}
+    return {"replaces": base.name, "into": made.namespace, "index": made.index, "dimensions": made.dimensions}
 
 
 def check_table(target: Target, facts: TableFacts) -> list[str]:
@@ -70,12 +78,23 @@ def check_table(target: Target, facts: TableFacts) -> list[str]:
         raise Misconfigured(f"role {facts.role} may not update {', '.join(fixed)}", fix="grant UPDATE on these columns")
     if not facts.row_security or facts.bypasses_row_security:
         return []
-    if not facts.has_update_policy:
+    if spec.cells and not facts.has_update_policy:
         raise Misconfigured(
             f"row level security is on for {spec.table} and no policy lets role {facts.role} update it",
             fix="use the service_role key, or add a policy (`catchup migrate --print` shows one)",
         )
     return [f"row level security is on: only rows that its policies show to {facts.role} are seen"]
+
+
+def say_filling(target: Target) -> str:
+    """What is different about a target that is filled beside another one."""
+    base, made = target.replaces, target.embedding
+    assert base is not None, "only of a target that replaces another"  # noqa: S101
+    assert made is not None, "only what is embedded is filled anew"  # noqa: S101
+    return (
+        f"every row of {target.spec.table} is embedded again, into {made.place}; the flags and the vectors of "
+        f"{base.name} stay as they are until the switch"
+    )
 
 
 def check_ledger(hello: Hello, target: Target) -> None:

@@ -13,12 +13,14 @@ from jobs.engine.watch import Plan
 from queries.errors import Misconfigured
 from queries.ledger import Ledger, RunRecord
 from queries.road import Road
-from queries.table import Condition, PageQuery, Row, TableFacts
+from queries.table import Condition, Key, PageQuery, Row, TableFacts
 
 BLAST_ROWS = 1_000
 BLAST_TIMES = 10
 BLAST_FLOOR = 100  # ten times one row is no blast: a quiet night must not stop the next cron run
 _SAMPLE = 200
+_LOOKS_MOST = 100
+_WINDOW = 20_000  # keys looked at by one statement, where no index finds the candidates: some 100 ms
 _SAMPLE_BYTES = 8_000_000  # heavier samples cost memory and time and make no plan truer
 _FIRST_PAGE = 50
 _TUPLE_BYTES = 40  # a heap tuple's header and line pointer: what an UPDATE writes beside the values
@@ -26,8 +28,11 @@ _TUPLE_BYTES = 40  # a heap tuple's header and line pointer: what an UPDATE writ
 
 @dataclass(frozen=True, slots=True)
 class Counted:
+    """`above`: before this key there is no candidate, as far as was seen."""
+
     rows: int
     is_floor: bool
+    above: Key | None = None
 
 
 async def count(ledger: Ledger, query: PageQuery, options: Options, last_time: int | None) -> Counted:
@@ -36,8 +41,22 @@ async def count(ledger: Ledger, query: PageQuery, options: Options, last_time: i
         return Counted(len(options.only.keys), is_floor=False)
     most = blast_rows(last_time)
     at_most = most + 1 if options.limit is None else min(options.limit, most + 1)
-    rows = await ledger.count_up_to(query, at_most)
-    return Counted(rows, rows > most)
+    if query.in_window:
+        rows, above = await _count_by_windows(ledger, replace(query, limit=_WINDOW), at_most)
+    else:
+        rows, above = await ledger.count_up_to(query, at_most), query.above
+    return Counted(rows, rows > most, above)
+
+
+async def _count_by_windows(ledger: Ledger, query: PageQuery, at_most: int) -> tuple[int, Key | None]:
+    rows, first = 0, query.above
+    last: Key | None = query.above
+    while True:
+        found, last = await ledger.count_window(replace(query, above=last), at_most - rows)
+        rows += found
+        if rows >= at_most or last is None:
+            return rows, first
+        first = first if rows else last
 
 
 def blast_rows(last_time: int | None) -> int:
@@ -73,22 +92,23 @@ def refuse_new_triggers(names: Sequence[str], options: Options) -> None:
         )
 
 
-async def sample(ledger: Ledger, query: PageQuery, options: Options) -> list[Row]:
+async def sample(ledger: Ledger, query: PageQuery, options: Options, above: Key | None = None) -> list[Row]:
     """The first rows in key order: small plans are exact, large ones are estimates and say so."""
     if options.only is not None:
         return list(options.only.sample)
     wanted = min(options.limit or BLAST_ROWS, BLAST_ROWS if options.dry_run else _SAMPLE)
     rows: list[Row] = []
-    size, read, above = PieceSize(start=_FIRST_PAGE, most=_SAMPLE), 0, query.above
-    while len(rows) < wanted and read < _SAMPLE_BYTES:
-        page = await ledger.page(replace(query, above=above, limit=min(size.rows, wanted - len(rows))))
-        if not page:
+    size, read, looks, last = PieceSize(start=_FIRST_PAGE, most=_SAMPLE), 0, 0, above or query.above
+    while len(rows) < wanted and read < _SAMPLE_BYTES and looks < _LOOKS_MOST:
+        most = _SAMPLE if query.in_window else min(size.rows, wanted - len(rows))
+        page = await ledger.look(replace(query, above=last, limit=most))
+        rows += page.rows
+        if page.last is None:
             break
-        rows += page
-        above = page[-1].key
-        read += _read_bytes(page)
-        size.worked(len(page), 0.0, _read_bytes(page))
-    return rows
+        last, looks = page.last, looks + 1
+        read += _read_bytes(page.rows)
+        size.worked(len(page.rows), 0.0, _read_bytes(page.rows))
+    return rows[:wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +159,7 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
         estimate_usd=will_ask * means.price.worst_usd(round(per_row), round(out)),
         sampled_rows=len(found.rows),
         tokens_in_per_row=per_row,
-        rewrite_bytes=round(will_ask * (_TUPLE_BYTES + _weight(found.rows) + 4 * out)),
+        rewrite_bytes=round(will_ask * (_TUPLE_BYTES + _weight(found.rows) + 4 * out)) if spec.cells else 0,
         last_time=found.last_time,
         triggers=triggers,
         new_triggers=found.new_triggers,

@@ -10,7 +10,7 @@ from jobs.engine.books import Books
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
 from jobs.engine.destination import check_destination
-from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params
+from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params, say_filling
 from jobs.engine.report import Ending, refused, verdict_of
 from jobs.engine.session import Session
 from jobs.engine.state_dir import StateDir
@@ -43,6 +43,7 @@ class Run:
         self._fingerprint = work.target.fingerprint(work.model, self._params)
         counts_money = work.price.input_per_m > 0 or work.price.output_per_m > 0
         self._notes: list[str] = [work.tokens.note] if work.tokens.note and counts_money else []
+        self._notes += [say_filling(work.target)] if work.target.replaces else []
         self._plan: Plan | None = None
         self._hello: Hello | None = None
 
@@ -146,7 +147,9 @@ class Run:
         return await self._database.insist(lambda: work.ledger.hello(work.target.spec, work.target.name))
 
     async def _facts(self) -> TableFacts:
-        return await self._database.insist(lambda: self.work.ledger.facts(self.work.target.spec))
+        spec = self.work.target.spec
+        facts = await self._database.insist(lambda: self.work.ledger.facts(spec))
+        return facts if spec.cells else replace(facts, triggers=(), publications=())  # no row is written: none fires
 
     def _decide_on_edited(self, facts: TableFacts) -> Work:
         """No index finds a text that was edited; walking a large table for it is an operator's decision."""
@@ -187,7 +190,7 @@ class Run:
         last = await self._database.insist(lambda: ledger.last_finished(work.target.name))
         last_time = sum(last.books.get(name, 0) for name in ("wrote", "failed", "skipped")) if last else None
         counted = await self._database.insist(lambda: plan.count(ledger, query, work.options, last_time))
-        rows = await self._database.insist(lambda: plan.sample(ledger, query, work.options))
+        rows = await self._database.insist(lambda: plan.sample(ledger, query, work.options, counted.above))
         standing = await self._database.insist(lambda: ledger.standing(work.target.name, self._fingerprint))
         self._params["triggers"] = list(plan.triggers_of(facts))
         found = plan.Findings(
@@ -214,7 +217,7 @@ class Run:
             redo=options.redo,
             retry_failed=options.retry_failed,
             with_known=self.work.target.embedding is not None,
-            in_window=options.redo is not None and (options.redo.and_pending or options.redo.by == "any"),
+            in_window=options.redo is not None and (options.redo.and_pending or options.redo.by in ("any", "unmade")),
         )
 
     async def _give_up(self, opening: Opening, record: RunRecord) -> None:

@@ -141,7 +141,8 @@ language sql stable security invoker set search_path = '' as $$
         case when upto->>0 is not null then catchup.beside_key_sql(spec, types, '<=', upto) end)
 $$;
 
--- Rows that have a value, but an old one: by what wrote it, or because the text was edited since.
+-- Rows that have a value, but an old one: by what wrote it, or because the text was edited since. `unmade` turns it round:
+-- all but those that the ledger knows as made from this text, by this model, in this way.
 -- A scalar subquery, not EXISTS: the planner may turn that into a join, and without fresh statistics of the ledger it
 -- chose one that took 27 s for 100,000 rows (2026-11-21). This is one look into the primary key for a row.
 create or replace function catchup.redo_sql(spec jsonb, types jsonb, of_target text, redo jsonb, guard text) returns text
@@ -155,6 +156,8 @@ declare
         when 'edited' then 'v.guard <> ' || guard
         when 'outdated' then format('(v.guard <> %s or s.model <> %L or s.prompt_hash <> %L)',
             guard, redo->>'value', redo->>'cell')
+        when 'unmade' then format('(v.guard = %s and s.model = %L and s.prompt_hash = %L)',
+            guard, redo->>'value', redo->>'cell')
         else 'false' end;
     known text := format('coalesce((select %s from catchup.provenance v join catchup.sources s using (source_no) '
         'where v.target_no = %s and v.key = %s::text), false)', says, coalesce(target, 0), catchup.key_sql(spec));
@@ -162,7 +165,7 @@ begin
     if cell is not null then
         return format('(%s or %s)', catchup.condition_sql(types, cell, '=', redo->>'value'), known);
     end if;
-    return known;
+    return case redo->>'by' when 'unmade' then 'not ' else '' end || known;
 end $$;
 
 -- A flag that is false says as little as none.
@@ -210,8 +213,11 @@ begin
         old := old || array(
             select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
             from jsonb_array_elements(spec->'pending') as c where not spec->'cells' ? (c->>'column'));
+        if q->'redo'->>'by' not in ('any', 'unmade') then
+            old := old || catchup.has_value_sql(spec, types);
+        end if;
         if q->'redo'->>'by' <> 'any' then
-            old := old || catchup.has_value_sql(spec, types) || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
+            old := old || catchup.redo_sql(spec, types, q->>'target', q->'redo', guard);
         end if;
     end if;
     parts := parts || case

@@ -40,5 +40,44 @@ language sql stable security invoker set search_path = '' as $$
         from catchup.places l where l.place = p::jsonb->0->>'place'), '{"model": null}'::jsonb)
 $$;
 
+-- A target moves on to the place that was filled beside it: the two change names, so that the ledger of each stays what
+-- it is, whatever its size. Repeatable; the way back is the same, with the places the other way round. Taking a lease
+-- goes through the same row locks, and an unfinished run would bring what it paid for to the wrong place.
+create or replace function public.catchup_switch_target(p text) returns jsonb
+language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
+declare
+    q jsonb := p::jsonb->0;
+    pair text[] := array[q->>'target', q->>'filled'];
+    filled_no integer;
+    target_no_now integer;
+    busy text;
+begin
+    perform 1 from catchup.targets g where g.target = any (pair) order by g.target for update;
+    if (select l.target from catchup.places l where l.place = q->>'place') = q->>'target' then
+        return jsonb_build_object('switched', false);
+    end if;
+    select l.run_id into busy from catchup.leases l where l.target = any (pair) and l.expires_at > clock_timestamp() limit 1;
+    if busy is null then
+        select r.run_id into busy from catchup.runs r where r.target = any (pair) and r.state in ('running', 'stopped') limit 1;
+    end if;
+    if busy is not null then
+        return jsonb_build_object('busy', busy);
+    end if;
+    select g.target_no into filled_no from catchup.targets g where g.target = q->>'filled';
+    select g.target_no into target_no_now from catchup.targets g where g.target = q->>'target';
+    if filled_no is null then
+        return jsonb_build_object('problem', format('nothing was filled under %s', q->>'filled'));
+    end if;
+    delete from catchup.leases l where l.target = any (pair);
+    update catchup.targets g set target = g.target || ' ' || g.target_no
+    where g.target in (q->>'target', q->>'filled', q->>'left');
+    update catchup.targets g set target = q->>'target',
+        generation = (select max(m.generation) + 1 from catchup.targets m) where g.target_no = filled_no;
+    update catchup.targets g set target = q->>'left' where g.target_no = target_no_now;
+    update catchup.places l set target = q->>'target' where l.place = q->>'place';
+    update catchup.places l set target = q->>'left' where l.place = q->>'left_place' and l.target = q->>'target';
+    return jsonb_build_object('switched', true);
+end $$;
+
 insert into catchup.meta (version) values (2)
 on conflict (only_row) do update set version = excluded.version, migrated_at = now();
