@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jobs.engine.job import Ask, Job, Packing
 
 
 class Packer:
-    """Gathers in the order of reading; a job without `packing` gathers nothing."""
+    """Gathers in the order of reading; a job without `packing` gathers nothing. `tokens_at_once` is the pace's wish."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, tokens_at_once: Callable[[], float | None] = lambda: None) -> None:
+        self._tokens_at_once = tokens_at_once
         self._job = job
         self._limits = job.packing
         self._asks: list[Ask] = []
@@ -26,9 +29,10 @@ class Packer:
         return full
 
     def _fits(self, ask: Ask, limits: Packing) -> bool:
+        tokens_most = min(limits.tokens_most, self._tokens_at_once() or limits.tokens_most)
         return (
             self._texts + ask.texts <= limits.texts_most
-            and self._tokens + ask.tokens_in <= limits.tokens_most
+            and self._tokens + ask.tokens_in <= tokens_most
             and self._bytes + ask.answer_bytes <= limits.bytes_most
         )
 

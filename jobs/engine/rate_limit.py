@@ -26,6 +26,8 @@ _MOST_OFF = 0.2
 _FASTEST = 1.3
 _LEAST_SHARE = 0.3
 _SHARED_BELOW = 0.15
+_EVEN_S = 0.25  # of the tokens: a window of a second that one request fills swings between all and nothing
+_MORE = 1.2  # than the mean, where every request has to carry as many tokens as it may
 _CATCH_UP_S = 0.1  # how much lateness of our own event loop is made good at once
 
 
@@ -171,6 +173,13 @@ class RateLimit:
         if len(recent) > 1:
             self.requests.per_s = 0.8 * len(recent) / max(1.0, now - recent[0])
             self._guessed_at = now
+
+    def tokens_at_once(self) -> float | None:
+        """The largest request that leaves the pace even, unless requests are scarcer than tokens; None: unknown."""
+        if self.tokens.per_s is None:
+            return None
+        for_requests = _MORE * self.tokens.per_s / self.requests.per_s if self.requests.per_s else 0.0
+        return max(_EVEN_S * self.tokens.per_s, for_requests)
 
     @property
     def per_min(self) -> float | None:

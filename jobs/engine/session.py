@@ -44,7 +44,7 @@ from queries.table import PageQuery, Row
 
 _NAMED_MOST = 200
 _PACKS_AT_ONCE = 8  # of packed requests: each is thousands of rows, and memory must not follow the table
-_PACKS_WAITING = 4
+_WAITING_BYTES = 64 << 20  # of vectors that are paid and not yet seen where they belong: a reader may lag by seconds
 
 
 class Session:
@@ -67,7 +67,7 @@ class Session:
         self._scan = Scan(work.ledger, database, self.query, clock)
         packing = work.job.packing
         slots = Slots(options.concurrency, _PACKS_AT_ONCE) if packing else Slots(options.concurrency)
-        self.backlog_most = max(BACKLOG_MOST, _PACKS_WAITING * packing.texts_most if packing else 0)
+        self.backlog_most = max(BACKLOG_MOST, _WAITING_BYTES // _row_bytes(work)) if packing else BACKLOG_MOST
         self.keeper = LeaseKeeper(work.ledger, opened.lease, clock, self._cancelled, stop.ask_for)
         self._template = WriteBatch(
             write_id="",
@@ -233,7 +233,7 @@ class Session:
                 yield row
 
     async def _tap(self, rows: AsyncGenerator[Row, None]) -> None:
-        packer = Packer(self.work.job)
+        packer = Packer(self.work.job, self.asking.rate.tokens_at_once)
         try:
             async for row in rows:
                 if self.selection.limit_reached:
@@ -304,3 +304,9 @@ class Session:
 
     def snapshot(self, plan: Plan | None) -> Snapshot:
         return snapshot_of(self, plan)
+
+
+def _row_bytes(work: Work) -> int:
+    """What one finished row holds in memory: its vector, and its metadata beside it."""
+    embedding = work.target.embedding
+    return 1_500 + (4 * embedding.dimensions if embedding else 0)
