@@ -70,7 +70,7 @@ class Vectorize:
     def judge(self, ask: Ask, answer: EmbedAnswer, means: Means) -> list[Good | Bad]:
         """Vector i belongs to text i; a row is good when all of its vectors are."""
         parts = ask.parts or (ask,)
-        if len(ask.request.texts) >= _ALIKE_TEXTS and _are_alike(ask.request.texts, answer.vectors):
+        if _are_alike(ask.request.texts, answer):
             return [Bad(part.rows[0], "same vector for many texts") for part in parts]
         verdicts: list[Good | Bad] = []
         start = 0
@@ -147,9 +147,15 @@ def _good(part: Ask, vectors: Sequence[bytes], means: Means) -> Good:
     return Good(row, "", records, embedding.ids_of(row.key, before, start=len(records)))
 
 
-def _are_alike(texts: Sequence[str], vectors: Sequence[bytes]) -> bool:
-    """Half of the different texts without a vector of their own: the provider is not working."""
-    return 2 * len(set(vectors)) <= len(set(texts))
+def _are_alike(texts: Sequence[str], answer: EmbedAnswer) -> bool:
+    """Half of the different texts without a vector of their own: the provider is not working.
+
+    Those it gave none that can be stored have a reason of their own, which is not their neighbours'.
+    """
+    kept = [n for n in range(len(texts)) if n not in answer.bad]
+    if len(kept) < _ALIKE_TEXTS:
+        return False
+    return 2 * len({answer.vectors[n] for n in kept}) <= len({texts[n] for n in kept})
 
 
 JOB = Vectorize()
