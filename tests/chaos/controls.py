@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.chaos.judge import Finding
 from tests.chaos.trials import LIMIT_S, Arena, Blow
 
-TRIES = 5
+TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
