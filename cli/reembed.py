@@ -159,6 +159,8 @@ class _Reembedding:
             f"changed in {path}: [targets.{base.name}] {said}. Where else this target runs, its file needs the same",
             f"the vectors in {old.place} were not touched. The way back embeds only what was edited since: {back}",
         )
+        if self.beside.embeddings[0].into == "pgvector":
+            notes = (*notes, f"the HNSW index of the new space, if you want one: catchup index {base.name}")
         switched = f"{base.name} is switched to {self.place}"
         headline = f"{verdict.headline}; {switched}" if verdict.headline else switched
         follow = shlex.join(["catchup", "vectorize", "--target", base.name, *_same_words(self.flags)])
