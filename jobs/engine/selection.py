@@ -77,7 +77,8 @@ class Selection:
         """Nothing is paid: all it lacks is the mark that it is done."""
         self.kept += 1
         parts = row.known.parts if row.known else 1
-        cells = {cell: "now" if source == "now" else source for cell, source in self.means.target.cells.items()}
+        sources = {"model": row.known.model if row.known else self.means.model}
+        cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
         paid = Paid(row.key, row.guard, row.was, cells, kept=parts)
         self.journal.answered(0, 0.0, [paid])  # or a write whose answer a kill swallowed could not be asked about again
         self.writer.put(paid_entry(paid))
