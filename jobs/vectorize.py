@@ -150,10 +150,10 @@ def _good(part: Ask, vectors: Sequence[bytes], means: Means) -> Good:
 def _are_alike(texts: Sequence[str], answer: EmbedAnswer) -> bool:
     """Half of the different texts without a vector of their own: the provider is not working.
 
-    Those it gave none that can be stored have a reason of their own, which is not their neighbours'.
+    Those it gave none that can be stored have a reason of their own, unless that are all: it is not their neighbours'.
     """
     kept = [n for n in range(len(texts)) if n not in answer.bad]
-    if len(kept) < _ALIKE_TEXTS:
+    if len(kept or texts) < _ALIKE_TEXTS:
         return False
     return 2 * len({answer.vectors[n] for n in kept}) <= len({texts[n] for n in kept})
 
