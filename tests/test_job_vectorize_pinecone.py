@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +55,26 @@ async def test_f40_a_passing_fault_of_the_index_costs_nothing_but_time(
     verdict = await vectors.run(job=IN_TENS, clock=FastClock(), max_outage_s=900.0)
     assert (verdict.exit, verdict.books.wrote, verdict.money.possibly_usd) == (Exit.DONE, 400, 0.0), verdict
     assert set(vectors.embedded().values()) == {1}
+    await vectors.check()
+
+
+async def test_g14_a_wait_the_index_asks_for_is_never_shortened(
+    vectors: VectorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured at the server: between a 429 and the next upsert lie the two seconds it asked for."""
+    arrived: list[float] = []
+    take = OPERATIONS["upsert"]
+
+    def note(fake: FakePinecone, request: Any, body: bytes, action: dict[str, Any]) -> Any:
+        arrived.append(time.monotonic())
+        return take(fake, request, body, action)
+
+    monkeypatch.setitem(OPERATIONS, "upsert", note)
+    await vectors.fill(30)
+    vectors.pinecone.script(rule("throttle", on={**UPSERT, "nth": 2}, retry_after=2))
+    verdict = await vectors.run(max_outage_s=1.0)
+    assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 30), verdict.headline
+    assert arrived[1] - arrived[0] >= 2.0
     await vectors.check()
 
 
