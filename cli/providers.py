@@ -88,9 +88,10 @@ def _check_dimensions(target: Target, dimensions: int, price: Price) -> None:
         said = "does not embed"
     else:
         said = f"gives at most {price.dimensions}" if price.is_cut else f"gives {price.dimensions} and no other"
+    where = f"model and dimensions of [targets.{target.name}] in catchup.toml"
     raise Misconfigured(
         f"target {target.name} wants {dimensions} dimensions, and {target.model} {said}",
-        fix=f"set model and dimensions of [targets.{target.name}] in catchup.toml to what belongs together",
+        fix=f"set {'--model and --dimensions' if target.replaces else where} to what belongs together",
         code="dimensions",
     )
 
@@ -154,7 +155,8 @@ def open_space(settings: Settings, target: Target, road: Road, allow_hosts: Iter
     if embedding.into == "pgvector":
         from queries.pgvector_space import PgvectorSpace
 
-        return PgvectorSpace(road, embedding.namespace or target.name, model=target.model, target=target.name)
+        name = (target.replaces or target).name
+        return PgvectorSpace(road, embedding.namespace or name, model=target.model, target=name)
     if settings.pinecone_api_key is None:
         raise Misconfigured(
             "PINECONE_API_KEY is not set",

@@ -136,9 +136,10 @@ async def _check_model(work: Work, embedding: Embedding, insist: Insist) -> None
         )
     if known is not None and known.target.partition("@")[0] == work.target.name != known.target:
         raise Misconfigured(
-            f"{place} is not where target {work.target.name} is, by the ledger: catchup.toml was changed by hand",
-            fix=f"set [targets.{work.target.name}] back to the place that it has left, and go over to this one with "
-            f"--reembed --into {embedding.namespace or '__default__'} --switch",
+            f"{place} is not where the ledger has target {work.target.name}: it was switched elsewhere, "
+            "or catchup.toml was changed by hand",
+            fix=f"give [targets.{work.target.name}] the namespace, model and dimensions that it was switched to; "
+            f"this place is gone over to with --reembed --into {embedding.namespace or '__default__'} --switch",
         )
     if known is not None and (known.model, known.dimensions) != (work.model, dimensions):
         raise Misconfigured(
