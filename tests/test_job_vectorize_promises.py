@@ -226,7 +226,7 @@ async def test_f8_slices_side_by_side_under_one_ceiling(vectors: VectorBench, tm
             for n, half in enumerate(halves)
         )
     )
-    assert {verdict.exit for verdict in both} == {Exit.CEILING}
+    assert {Exit.CEILING} <= {verdict.exit for verdict in both} <= {Exit.CEILING, Exit.DONE}
     assert sum(v.money.actual_usd + v.money.possibly_usd for v in both) <= ceiling
     assert vectors.fake.world.bill_usd <= ceiling
     assert set(vectors.embedded().values()) == {1}
