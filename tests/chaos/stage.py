@@ -60,8 +60,8 @@ class Stage(ABC):
     def fill(self, dsn: str, kinds: Mapping[str, str]) -> None: ...
 
     @abstractmethod
-    def prepare(self, world: World, witness: WitnessProcess, *, mischief: bool) -> None:
-        """The provider forgets the last trial and learns whom to refuse and what to do to whom."""
+    def prepare(self, world: World, witness: WitnessProcess, *, mischief: bool, garbled: bool) -> None:
+        """The provider forgets the last trial; learns whom to refuse, whose first answer to garble, whom to change."""
 
     @abstractmethod
     def judge_results(

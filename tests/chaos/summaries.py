@@ -70,11 +70,11 @@ class Summaries(Stage):
                 rows,
             )
 
-    def prepare(self, world: World, witness: WitnessProcess, *, mischief: bool) -> None:
+    def prepare(self, world: World, witness: WitnessProcess, *, mischief: bool, garbled: bool) -> None:
         witness.reset()
         witness.script(
             rule("refusal", on={"item": any_of(world.of("refused"))}),
-            rule("malformed", on={"item": any_of(world.of("flaky")), "attempts": 1}),
+            rule("malformed", on={"item": any_of(world.of("flaky")), "attempts": int(garbled)}),
         )
         if mischief:
             statements = {key: MISCHIEF[kind] for key, kind in world.kinds.items() if kind in MISCHIEF}

@@ -55,12 +55,14 @@ class Arena:
         return self.stage.requests(self.items)
 
     @contextmanager
-    def trial(self, seed: int, *, mischief: bool = True, whole: bool = False) -> Iterator[tuple[World, Starter]]:
+    def trial(
+        self, seed: int, *, mischief: bool = True, garbled: bool = True, whole: bool = False
+    ) -> Iterator[tuple[World, Starter]]:
         self.count += 1
         folder = self.folder / f"trial{self.count}"
         folder.mkdir(parents=True)
         with self.worlds.make(seed, self.items) as world:
-            self.stage.prepare(world, self.witness, mischief=mischief)
+            self.stage.prepare(world, self.witness, mischief=mischief, garbled=garbled)
             yield world, self._starter(world, folder, whole=whole)
         shutil.rmtree(folder)
 
@@ -70,7 +72,7 @@ class Arena:
         if world.kinds:
             folder = self.folder / "past"
             folder.mkdir(parents=True)
-            self.stage.prepare(world, self.witness, mischief=False)
+            self.stage.prepare(world, self.witness, mischief=False, garbled=False)
             victim = self._starter(world, folder).start()
             if victim.wait(LIMIT_S) != 0:
                 raise AssertionError(f"the run before all trials ended with {victim.code}: {victim.words}")
@@ -104,10 +106,12 @@ class Arena:
             victim.wait(LIMIT_S)
             return victim.points
 
-    def run(self, seed: int, blows: Sequence[Blow], *, plant: str = "-", whole: bool = False) -> Finding:
+    def run(
+        self, seed: int, blows: Sequence[Blow], *, plant: str = "-", whole: bool = False, garbled: bool = True
+    ) -> Finding:
         """The whole of section 6.1 for one seed and one chain of kills."""
         finding = Finding(seed, f"{self.stage.title}: {' | '.join(map(str, blows))}")
-        with self.trial(seed, whole=whole) as (world, starter):
+        with self.trial(seed, whole=whole, garbled=garbled) as (world, starter):
             for blow in blows:
                 if not self._strike(finding, starter, blow, plant):
                     break

@@ -105,10 +105,10 @@ class Vectors(Stage):
                 "insert into videos (id, title, channel_id, llm_summary) values (%s, %s, 'c1', %s)", rows
             )
 
-    def prepare(self, world: World, witness: WitnessProcess, *, mischief: bool) -> None:
+    def prepare(self, world: World, witness: WitnessProcess, *, mischief: bool, garbled: bool) -> None:
         self.shelf.reset()
         witness.reset()
-        once = [rule("null_one", on={"item": any_of([key]), "times": 1}) for key in world.of("flaky")]
+        once = [rule("null_one", on={"item": any_of([key]), "times": int(garbled)}) for key in world.of("flaky")]
         witness.script(rule("null_one", on={"item": any_of(world.of("refused"))}), *once)
         if mischief:
             statements = {key: MISCHIEF[kind] for key, kind in world.kinds.items() if kind in MISCHIEF}
