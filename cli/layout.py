@@ -33,7 +33,8 @@ def lay_out(lines: Iterable[Line], width: int) -> list[tuple[Line, str, str]]:
     laid = []
     for line in rows:
         indent = column if line.label and width >= _NARROW else 2 if line.label else 0
-        pieces = textwrap.wrap(line.text, max(width - indent, 8), break_on_hyphens=False, break_long_words=width < _NARROW) or [""]
+        room, is_narrow = max(width - indent, 8), width < _NARROW  # a statement broken inside a word cannot be pasted
+        pieces = textwrap.wrap(line.text, room, break_on_hyphens=False, break_long_words=is_narrow) or [""]
         if line.label.strip() and width < _NARROW:
             if len(line.label) + 1 + len(line.text) <= width:
                 laid.append((line, line.label + " ", line.text))

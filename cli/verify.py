@@ -53,7 +53,7 @@ async def _verify(work: Work, flags: RunFlags, view: View, signals: Signals) -> 
 
     assert isinstance(flags, VerifyFlags)  # noqa: S101
     options = work.options
-    database = Database(DatabaseLoad(options.db_load, work.clock), work.clock, options.max_outage_s)
+    database = Database(DatabaseLoad(options.db_load, work.clock), work.ledger, work.clock, options.max_outage_s)
     facts = await database.insist(lambda: work.ledger.facts(work.target.spec))
     looking = replace(work, options=replace(options, dry_run=True))
     await check_destination(looking, facts, database.insist)

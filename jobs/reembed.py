@@ -159,7 +159,7 @@ class Beside:
 
 def _database(work: Work) -> Database:
     options = work.options
-    return Database(DatabaseLoad(options.db_load, work.clock), work.clock, options.max_outage_s)
+    return Database(DatabaseLoad(options.db_load, work.clock), work.ledger, work.clock, options.max_outage_s)
 
 
 def name_difference(found: Difference) -> tuple[Named, ...]:

@@ -71,6 +71,7 @@ class Ledger:
 
     def __init__(self, road: Road) -> None:
         self.road = road
+        self._took_s: float | None = None
 
     async def hello(self, spec: TableSpec | None = None, target: str = "") -> Hello:
         asked = {"target": target, "schema": spec.schema if spec else None, "table": spec.table if spec else None}
@@ -290,10 +291,21 @@ class Ledger:
             return [parse_run(run) for run in answer["runs"]]
 
     async def _read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        return _expected(await self.road.read(function, payload))
+        return self._timed(_expected(await self.road.read(function, payload)))
 
     async def _call(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        return _expected(await self.road.call(function, payload))
+        return self._timed(_expected(await self.road.call(function, payload)))
+
+    def _timed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        took_ms = answer.pop("took_ms", None)
+        if isinstance(took_ms, int | float):
+            self._took_s = took_ms / 1000
+        return answer
+
+    def take_took_s(self) -> float | None:
+        """How long the server worked for the last page or write, if it said so; told once."""
+        took_s, self._took_s = self._took_s, None
+        return took_s
 
 
 def _expected(answer: dict[str, Any]) -> dict[str, Any]:

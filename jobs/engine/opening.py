@@ -92,8 +92,8 @@ def say_filling(target: Target) -> str:
     assert base is not None, "only of a target that replaces another"  # noqa: S101
     assert made is not None, "only what is embedded is filled anew"  # noqa: S101
     return (
-        f"every row of {target.spec.table} is embedded again, into {made.place}; the flags and the vectors of "
-        f"{base.name} stay as they are until the switch"
+        f"every row of {target.spec.table} that {made.place} does not have yet is embedded into it; the flags and the "
+        f"vectors of {base.name} stay as they are until the switch"
     )
 
 

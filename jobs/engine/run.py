@@ -37,7 +37,7 @@ class Run:
         self.session: Session | None = None
         self._started = work.clock.now()
         load = DatabaseLoad(work.options.db_load, work.clock)
-        self._database = Database(load, work.clock, work.options.max_outage_s)
+        self._database = Database(load, work.ledger, work.clock, work.options.max_outage_s)
         self._means = replace(work.means, is_plan=True)
         self._params = run_params(work.target, work.model, work.options)
         self._fingerprint = work.target.fingerprint(work.model, self._params)

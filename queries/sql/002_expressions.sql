@@ -8,6 +8,12 @@ language sql immutable security invoker set search_path = '' as $$
     select (spec->'read') || coalesce(spec->'beside', '[]')
 $$;
 
+-- How long this statement has kept the server busy. Our own waiting to read the answer is not the database's load.
+create or replace function catchup.took_ms() returns jsonb
+language sql volatile security invoker set search_path = '' as $$
+    select jsonb_build_object('took_ms', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000)
+$$;
+
 -- The table, its column types and what is missing, as one value. Type names are qualified because the
 -- search_path is empty; the length is left off (-1) because a cast to varchar(5) cuts silently, an assignment does not.
 create or replace function catchup.resolve(spec jsonb) returns jsonb

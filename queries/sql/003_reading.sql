@@ -26,7 +26,7 @@ begin
         catchup.order_sql(spec, 'asc'), needed, catchup.window_sql(q, shape, needed), catchup.candidates_sql(q, shape->'types'),
         (q->>'limit')::integer, catchup.joined_sql(spec), catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')))
     into rows;
-    return jsonb_build_object('rows', rows, 'last', catchup.window_end(q, shape));
+    return jsonb_build_object('rows', rows, 'last', catchup.window_end(q, shape)) || catchup.took_ms();
 end $$;
 
 -- Named columns, not t.*: the least-privilege role may not read the rest.
@@ -48,9 +48,10 @@ declare
     last jsonb;
 begin
     if (q->>'window')::integer > 0 then
-        execute format('select %s from %s t where %s order by %s offset %s limit 1', catchup.key_sql(q->'spec'), shape->>'rel',
-            catchup.slice_sql(q->'spec', shape->'types', q->'above', q->'upto'), catchup.order_sql(q->'spec', 'asc'),
-            (q->>'window')::integer - 1) into last;
+        execute format('select w.key from (select %s as key, row_number() over (order by %s) as n from %s t) w where w.n = %s',
+            catchup.key_sql(q->'spec'), catchup.order_sql(q->'spec', 'asc'), catchup.window_sql(q, shape, (
+                select string_agg(format('t.%I', name), ', ') from jsonb_array_elements_text(q->'spec'->'key') as k(name))),
+            (q->>'window')::integer) into last;
     end if;
     return last;
 end $$;
@@ -78,7 +79,7 @@ begin
     execute format('select count(*) from (select 1 from %s t where %s limit %s) c',
         catchup.window_sql(q, shape, catchup.needed_sql(q)), catchup.candidates_sql(q, shape->'types'),
         (q->>'at_most')::integer) into n;
-    return jsonb_build_object('count', n, 'last', catchup.window_end(q, shape));
+    return jsonb_build_object('count', n, 'last', catchup.window_end(q, shape)) || catchup.took_ms();
 end $$;
 
 create or replace function public.catchup_upper(p text) returns jsonb

@@ -187,5 +187,5 @@ begin
         'wrote', cardinality(wrote), 'gone', jsonb_array_length(result->'gone'),
         'changed', (select count(*) from jsonb_object_keys(result->'changed')))));
     update catchup.writes w set outcome = result where w.write_id = q->>'write_id';
-    return result;
+    return result || catchup.took_ms();
 end $$;

@@ -123,9 +123,10 @@ begin
     if rel is null then
         return jsonb_build_object('no_space', true);
     end if;
-    execute format('insert into %s as t (id, embedding, metadata) select r.v->>0, (r.v->>1)::%I.vector, r.v->2 '
+    execute format('insert into catchup.%I as t (id, embedding, metadata) select r.v->>0, (r.v->>1)::%I.vector, r.v->2 '
         'from jsonb_array_elements($1) as r(v) '
-        'on conflict (id) do update set embedding = excluded.embedding, metadata = excluded.metadata', rel, catchup.vector_schema())
+        'on conflict (id) do update set embedding = excluded.embedding, metadata = excluded.metadata',
+        (select s.table_name from catchup.spaces s where s.name = q->>'name'), catchup.vector_schema())
     using q->'records';
     get diagnostics took = row_count;
     return jsonb_build_object('took', took);
