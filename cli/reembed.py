@@ -18,6 +18,7 @@ from cli.toml_file import Draft, draft
 from cli.verify import delete_orphans
 from jobs.engine import fault_points
 from jobs.engine.books import Books
+from jobs.engine.opening import say_filling
 from jobs.engine.options import Only
 from jobs.engine.stop import explain
 from jobs.engine.verdict import Exit, Verdict
@@ -155,7 +156,7 @@ class _Reembedding:
         said = "; ".join(f"{name} = {value}" for name, value in self._values().items())
         back = f"{_back_command(self.work, self.flags)} --switch"
         notes = (
-            *verdict.notes,
+            *(note for note in verdict.notes if note != say_filling(self.work.target)),
             f"changed in {path}: [targets.{base.name}] {said}. Where else this target runs, its file needs the same",
             f"the vectors in {old.place} were not touched. The way back embeds only what was edited since: {back}",
         )

@@ -159,7 +159,9 @@ async def test_a_dry_run_says_the_price_and_does_nothing(served: Shell, bench: B
     assert (ended.code, "and nothing in the table" in ended.out, "60 pending" in ended.out) == (0, True, True), (
         ended.out
     )
-    assert "every row of videos is embedded again, into space new" in " ".join(ended.out.split())
+    assert "every row of videos that space new (pgvector) does not have yet is embedded into it" in " ".join(
+        ended.out.split()
+    )
     assert (await _space(bench, "new"), bench.fake.world.requests) == ({}, requests)
     assert await bench.database.run("select 1 from catchup.targets where target like '%%@%%'") == []
 
