@@ -114,7 +114,7 @@ def _index_line(place: Place, target: Target, column: VectorColumn) -> Line:
 
 
 async def _look_at_model(place: Place, target: Target, embedding: Embedding, name: str) -> list[Line]:
-    known = await place.ledger.place(name)
+    known = await place.ledger.places.find(name)
     if known is None:
         return [Line(target.name, "the ledger knows of no vectors there yet", "dim")]
     said = f"the ledger says: vectors of {known.model}, {known.dimensions} dimensions, first by {known.target}"

@@ -96,7 +96,7 @@ async def delete_orphans(work: Work, flags: RunFlags, view: View, orphans: Seque
 
     assert work.space is not None  # noqa: S101
     assert work.target.embedding is not None  # noqa: S101
-    place = await work.ledger.place(place_of(work, work.target.embedding))
+    place = await work.ledger.places.find(place_of(work, work.target.embedding))
     if place is None or place.target != work.target.name:
         owner = place.target if place else "no target"
         raise Misconfigured(

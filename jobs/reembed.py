@@ -132,7 +132,7 @@ class Beside:
         return known is not None and known.target != self.base.name and known.target.startswith(f"{self.base.name}@")
 
     async def _known(self, place: str) -> Place | None:
-        return await self._insist(lambda: self.work.ledger.place(place))
+        return await self._insist(lambda: self.work.ledger.places.find(place))
 
     async def find_difference(self) -> Difference:
         """Of the whole table, whatever part of it the last run was for."""
@@ -144,7 +144,7 @@ class Beside:
         """In one transaction the ledger of the new place becomes the target's. False where it has been that already."""
         place, left_place = self.places
         return await self._insist(
-            lambda: self.work.ledger.switch_target(
+            lambda: self.work.ledger.places.switch(
                 target=self.base.name,
                 filled=self.work.target.name,
                 place=place,

@@ -112,7 +112,7 @@ async def _look_at_place(work: Work, embedding: Embedding) -> int | None:
 
 
 async def _check_model(work: Work, embedding: Embedding, place: str, count: int | None) -> None:
-    known = await _insist(work, lambda: work.ledger.place(place))
+    known = await _insist(work, lambda: work.ledger.places.find(place))
     if known is None:
         if count == 0:
             return

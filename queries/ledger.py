@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from queries.errors import Fenced, LeaseHeld, Misconfigured, Transient, UnknownOutcome
+from queries.errors import LeaseHeld, Misconfigured
+from queries.ledger_answers import believed, expected
 from queries.ledger_json import (
     batch_json,
     keys_in_chunks,
@@ -41,6 +41,7 @@ from queries.ledger_types import (
     WriteResult,
     WriteRow,
 )
+from queries.places import Places
 from queries.postgres_errors import MissingFunction
 from queries.road import Road
 from queries.table import Key, Page, PageQuery, Row, Slice, TableFacts, TableSpec
@@ -71,6 +72,7 @@ class Ledger:
 
     def __init__(self, road: Road) -> None:
         self.road = road
+        self.places = Places(road)
         self._took_s: float | None = None
 
     async def hello(self, spec: TableSpec | None = None, target: str = "") -> Hello:
@@ -79,7 +81,7 @@ class Ledger:
             answer = await self._read("catchup_hello", asked)
         except MissingFunction:
             return Hello(None, "", (), False)
-        with _believed("catchup_hello", writing=False):
+        with believed("catchup_hello", writing=False):
             hello = Hello(
                 int(answer["version"]), str(answer["role"]), tuple(answer["cells"]), answer["least_privilege"] is True
             )
@@ -93,46 +95,16 @@ class Ledger:
 
     async def facts(self, spec: TableSpec) -> TableFacts:
         answer = await self._read("catchup_facts", {"spec": spec_json(spec)})
-        with _believed("catchup_facts", writing=False):
+        with believed("catchup_facts", writing=False):
             return parse_facts(answer)
 
     async def look(self, query: PageQuery) -> Page:
         answer = await self._read("catchup_page", page_json(query))
-        with _believed("catchup_page", writing=False):
+        with believed("catchup_page", writing=False):
             return parse_page(answer, query)
 
     async def page(self, query: PageQuery) -> list[Row]:
         return (await self.look(query)).rows
-
-    async def place(self, place: str) -> Place | None:
-        """Which model the vectors there are of, if anybody has said so."""
-        return await self._place("catchup_place", self._read, {"place": place})
-
-    async def claim_place(self, place: str, model: str, dimensions: int, target: str) -> Place | None:
-        """The first to say which model it is is right; the answer says who that was."""
-        claim = {"place": place, "model": model, "dimensions": dimensions, "target": target}
-        return await self._place("catchup_claim_place", self._call, claim)
-
-    async def switch_target(self, *, target: str, filled: str, place: str, left: str, left_place: str) -> bool:
-        """What was filled under a name of its own is the target from now on; False where it has been already."""
-        asked = {"target": target, "filled": filled, "place": place, "left": left, "left_place": left_place}
-        answer = await self._call("catchup_switch_target", asked)
-        if "busy" in answer:
-            raise Misconfigured(
-                f"run {answer['busy']} of {target} is not finished: nothing was switched",
-                fix=f"`catchup runs resume {answer['busy']}` or `catchup runs cancel {answer['busy']}`, then switch",
-            )
-        with _believed("catchup_switch_target", writing=True):
-            return bool(answer["switched"])
-
-    async def _place(self, function: str, call: Any, asked: Mapping[str, Any]) -> Place | None:
-        answer = await call(function, asked)
-        with _believed(function, writing=call == self._call):
-            return (
-                Place(str(answer["model"]), int(answer["dimensions"]), str(answer["target"]))
-                if answer["model"]
-                else None
-            )
 
     async def count_up_to(self, query: PageQuery, at_most: int) -> int:
         return (await self.count_window(query, at_most))[0]
@@ -140,20 +112,20 @@ class Ledger:
     async def count_window(self, query: PageQuery, at_most: int) -> tuple[int, Key | None]:
         """Candidates among the next `query.limit` keys, and the last of those; None at the end of the slice."""
         answer = await self._read("catchup_count", {**page_json(query), "at_most": at_most})
-        with _believed("catchup_count", writing=False):
+        with believed("catchup_count", writing=False):
             last = None if answer["last"] is None else parse_key(answer["last"])
             return parse_counts({"count": answer["count"]})["count"], last
 
     async def upper(self, spec: TableSpec, slice_: Slice) -> Key | None:
         answer = await self._read("catchup_upper", {"spec": spec_json(spec), **slice_json(slice_)})
-        with _believed("catchup_upper", writing=False):
+        with believed("catchup_upper", writing=False):
             return None if answer["key"] is None else parse_key(answer["key"])
 
     async def read_back(self, spec: TableSpec, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
         found: dict[Key, dict[str, str | None]] = {}
         for chunk in keys_in_chunks(keys, _KEY_BYTES):
             answer = await self._read("catchup_read_back", {"spec": spec_json(spec), "keys": chunk})
-            with _believed("catchup_read_back", writing=False):
+            with believed("catchup_read_back", writing=False):
                 found |= {parse_key(row["key"]): parse_cells(row["cells"], spec) for row in answer["rows"]}
         return found
 
@@ -176,7 +148,7 @@ class Ledger:
         answer = await self._call("catchup_reopen_run", {"run_id": run_id, "home": asdict(home)})
         if answer.get("run") is None:
             raise Misconfigured(f"no run {run_id} in this database", fix="see `catchup runs list`", service="database")
-        with _believed("catchup_reopen_run", writing=True):
+        with believed("catchup_reopen_run", writing=True):
             return parse_run(answer["run"])
 
     async def unfinished_run(self, target: str, slice_: Slice) -> RunRecord | None:
@@ -201,13 +173,13 @@ class Ledger:
 
     async def named(self, run_id: str, limit: int = 100) -> list[RowVerdict]:
         answer = await self._read("catchup_named", {"run_id": run_id, "limit": limit})
-        with _believed("catchup_named", writing=False):
+        with believed("catchup_named", writing=False):
             return [parse_verdict(verdict) for verdict in answer["verdicts"]]
 
     async def standing(self, target: str, fingerprint: str, at_most: int = 1001) -> dict[str, int]:
         asked = {"target": target, "fingerprint": fingerprint, "at_most": at_most}
         answer = await self._read("catchup_standing", asked)
-        with _believed("catchup_standing", writing=False):
+        with believed("catchup_standing", writing=False):
             return parse_counts(answer["reasons"])
 
     async def take_lease(
@@ -231,7 +203,7 @@ class Ledger:
         }
         proved = {"run_id": dead.run_id, "generation": dead.generation} if dead else None
         answer = await self._call("catchup_take_lease", {**asked, "ttl_s": ttl_s, "dead": proved})
-        with _believed("catchup_take_lease", writing=True):
+        with believed("catchup_take_lease", writing=True):
             if "held" not in answer:
                 return Lease(answer["run_id"], parse_counts({"generation": answer["generation"]})["generation"])
             held = answer["held"]
@@ -247,7 +219,7 @@ class Ledger:
 
     async def beat(self, lease: Lease, ttl_s: float = 60) -> bool:
         answer = await self._call("catchup_beat", {**asdict(lease), "ttl_s": ttl_s})
-        with _believed("catchup_beat", writing=True):
+        with believed("catchup_beat", writing=True):
             return bool(answer["cancel_asked"])
 
     async def release(self, lease: Lease) -> None:
@@ -262,12 +234,12 @@ class Ledger:
                 fix="run `catchup migrate` as the owner to register the target's cells",
                 service="database",
             )
-        with _believed("catchup_write", writing=True):
+        with believed("catchup_write", writing=True):
             return parse_written(answer, len(batch.rows))
 
     async def take_lump(self, *, run_id: str, want_usd: float, ceilings: Ceilings) -> Lump:
         answer = await self._call("catchup_take_lump", {"run_id": run_id, "want_usd": want_usd, **asdict(ceilings)})
-        with _believed("catchup_take_lump", writing=True):
+        with believed("catchup_take_lump", writing=True):
             return parse_lump(answer)
 
     async def settle_run(self, run_id: str, *, spent_usd: float, possibly_usd: float) -> None:
@@ -282,19 +254,19 @@ class Ledger:
 
     async def prune(self, older_than_days: int) -> dict[str, int]:
         answer = await self._call("catchup_prune", {"older_than_days": older_than_days})
-        with _believed("catchup_prune", writing=True):
+        with believed("catchup_prune", writing=True):
             return parse_counts(answer)
 
     async def _runs(self, asked: Mapping[str, Any]) -> list[RunRecord]:
         answer = await self._read("catchup_runs", asked)
-        with _believed("catchup_runs", writing=False):
+        with believed("catchup_runs", writing=False):
             return [parse_run(run) for run in answer["runs"]]
 
     async def _read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        return self._timed(_expected(await self.road.read(function, payload)))
+        return self._timed(expected(await self.road.read(function, payload)))
 
     async def _call(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        return self._timed(_expected(await self.road.call(function, payload)))
+        return self._timed(expected(await self.road.call(function, payload)))
 
     def _timed(self, answer: dict[str, Any]) -> dict[str, Any]:
         took_ms = answer.pop("took_ms", None)
@@ -306,21 +278,3 @@ class Ledger:
         """How long the server worked for the last page or write, if it said so; told once."""
         took_s, self._took_s = self._took_s, None
         return took_s
-
-
-def _expected(answer: dict[str, Any]) -> dict[str, Any]:
-    """Expected refusals come as values, since a RAISE looks different on every road."""
-    if "fenced" in answer:
-        raise Fenced("another run took this lease over", fix="let it finish; see `catchup runs list`")
-    if "problem" in answer:
-        raise Misconfigured(str(answer["problem"]), fix="check the target's names", service="database")
-    return answer
-
-
-@contextmanager
-def _believed(function: str, *, writing: bool) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        kind = UnknownOutcome if writing else Transient
-        raise kind(f"{function} gave a malformed answer ({type(error).__name__})", service="database") from error

@@ -34,7 +34,7 @@ async def stocked(wired: Shell, bench: Bench) -> Shell:
         space = PgvectorSpace(road, "llm-summaries", model=SMALL, target="summaries")
         await space.create(512, index=False)
         await space.put([_record(n) for n in range(1, 13)])
-        await Ledger(road).claim_place(f"pgvector {space.where}", SMALL, 512, "summaries")
+        await Ledger(road).places.claim(f"pgvector {space.where}", SMALL, 512, "summaries")
     finally:
         await road.close()
     return wired

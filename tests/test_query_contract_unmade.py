@@ -77,14 +77,14 @@ async def test_the_two_ledgers_change_names(world: World) -> None:
     ledger = await world.videos(2)
     lease = await begin(ledger, VIDEOS)
     for place, target, model in (("space old", "video-summaries", "m-1"), ("space new", "video-summaries@new", "m-2")):
-        await ledger.claim_place(place, model, 8, target)
+        await ledger.places.claim(place, model, 8, target)
     await fill(ledger, await ledger.page(unmade()))
     with pytest.raises(Misconfigured, match=f"run {lease.run_id} of video-summaries is not finished"):
-        await ledger.switch_target(**SWITCH)
+        await ledger.places.switch(**SWITCH)
     await ledger.close_run(run_id=lease.run_id, generation=lease.generation, state="finished", stop_reason="")
     await ledger.release(lease)
-    assert [await ledger.switch_target(**SWITCH), await ledger.switch_target(**SWITCH)] == [True, False]
-    owners = [(await ledger.place(place)) for place in ("space old", "space new")]
+    assert [await ledger.places.switch(**SWITCH), await ledger.places.switch(**SWITCH)] == [True, False]
+    owners = [(await ledger.places.find(place)) for place in ("space old", "space new")]
     assert [owner.target for owner in owners if owner] == ["video-summaries@old", "video-summaries"]
     (row, _) = await ledger.page(query_of(VIDEOS, with_known=True))
     assert row.known is not None
@@ -97,4 +97,4 @@ async def test_what_was_never_filled_is_not_switched_to(world: World) -> None:
     """A name that no run has had is a slip of the pen."""
     ledger = await world.videos(1)
     with pytest.raises(Misconfigured, match="nothing was filled"):
-        await ledger.switch_target(**SWITCH)
+        await ledger.places.switch(**SWITCH)

@@ -114,7 +114,7 @@ async def _check_scheme(
 
 async def _check_origin(work: Work, space: VectorSpace, insist: Insist) -> None:
     """What is to replace a place is filled by one target alone: nothing there may be of unknown making."""
-    if await insist(lambda: work.ledger.place(name_place(space, work.target.spec))) is None:
+    if await insist(lambda: work.ledger.places.find(name_place(space, work.target.spec))) is None:
         raise Misconfigured(
             f"{space.where} holds vectors of which the ledger knows neither model nor text",
             fix="name a namespace that does not exist yet",
@@ -126,9 +126,9 @@ async def _check_model(work: Work, embedding: Embedding, insist: Insist) -> None
     """The model belongs to the place: vectors of two models can be stored there, and never compared."""
     place, dimensions = place_of(work, embedding), embedding.dimensions
     if work.options.dry_run:
-        known = await insist(lambda: work.ledger.place(place))
+        known = await insist(lambda: work.ledger.places.find(place))
     else:
-        known = await insist(lambda: work.ledger.claim_place(place, work.model, dimensions, work.target.name))
+        known = await insist(lambda: work.ledger.places.claim(place, work.model, dimensions, work.target.name))
     if known is not None and work.target.replaces and known.target != work.target.name:
         raise Misconfigured(
             f"{place} is for vectors of target {known.target} with {known.model}",

@@ -30,6 +30,15 @@ class Ending:
     started: float
 
 
+def say_going_on(session: Session) -> str:
+    """Said first by a run that continues another."""
+    record, past = session.opened.record, session.opened.past
+    done = sum(record.books.get(name, 0) for name in ("wrote", "skipped", "failed")) if record else 0
+    found = f"; {len(past.paid)} paid answers wait in the journal" if past and past.paid else ""
+    found += "; its torn last line was dropped" if past and past.torn else ""
+    return f"going on with run {session.opened.run_id} from where it stopped: {done:,} rows are done{found}"
+
+
 def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
     asking, options = session.asking, session.work.options
     now = session.work.clock.now()

@@ -11,7 +11,7 @@ from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
 from jobs.engine.destination import check_destination
 from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params, say_filling
-from jobs.engine.report import Ending, refused, verdict_of
+from jobs.engine.report import Ending, refused, say_going_on, verdict_of
 from jobs.engine.session import Session
 from jobs.engine.state_dir import StateDir
 from jobs.engine.stop import Stop, explain
@@ -229,7 +229,7 @@ class Run:
     async def _work_through(self, opened: Opened) -> Verdict:
         self.session = session = Session(self.work, self._database, self.stop, opened, self._query(), self.books)
         if opened.record is not None:
-            self.work.watcher.notice(session.going_on())
+            self.work.watcher.notice(say_going_on(session))
         try:
             await session.run()
         finally:

@@ -294,14 +294,6 @@ class Session:
         calls = max(1, self.settling.tally.calls)
         return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / calls
 
-    def going_on(self) -> str:
-        """Said first by a run that continues another."""
-        record, past = self.opened.record, self.opened.past
-        done = sum(record.books.get(name, 0) for name in ("wrote", "skipped", "failed")) if record else 0
-        found = f"; {len(past.paid)} paid answers wait in the journal" if past and past.paid else ""
-        found += "; its torn last line was dropped" if past and past.torn else ""
-        return f"going on with run {self.opened.run_id} from where it stopped: {done:,} rows are done{found}"
-
     def snapshot(self, plan: Plan | None) -> Snapshot:
         return snapshot_of(self, plan)
 

@@ -45,6 +45,7 @@ class Settling:
     tally: Tally = field(default_factory=Tally)
     last_text: tuple[str, str] | None = None
     _alike: int = 0
+    _useless: int = 0
     _last_reason: str = ""
 
     def settle(self, ask: Ask, attempt: int, reservation: Reservation, answer: Answer) -> list[Ask]:
@@ -71,12 +72,17 @@ class Settling:
         self.keep([paid for _, paid in goods])
         for bad in bads:
             self.writer.put(Entry(bad.key, bad.guard, verdict=bad))
-        if len(bads) >= _ALIKE_MOST and not goods:
-            why = f"the provider gave nothing that can be stored for {len(bads)} rows: {bads[0].reason}"
-            self.stop.ask(Exit.BREAKER, why, "look at the model; --retry-failed takes these rows again")
+        self._note_useless(goods, bads)
         for good, paid in goods:
             self._accept(good, paid, ask)
         return again
+
+    def _note_useless(self, goods: Sequence[object], bads: Sequence[RowVerdict]) -> None:
+        """Vectors are good or the provider is not working; of texts many may be refused for good reasons."""
+        self._useless = 0 if goods else self._useless + len(bads)
+        if self.job.service == "embed" and bads and self._useless >= _ALIKE_MOST:
+            why = f"the provider gave nothing that can be stored for {self._useless} rows: {bads[0].reason}"
+            self.stop.ask(Exit.BREAKER, why, "look at the model; --retry-failed takes these rows again")
 
     def _judge(self, ask: Ask, answer: Answer) -> list[Good | Bad]:
         try:
