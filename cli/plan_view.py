@@ -47,4 +47,6 @@ def _cost(plan: Plan) -> str:
     if not plan.sampled_rows:
         return "nothing to ask for"
     text = f"~{show_usd(plan.estimate_usd)}" if plan.estimate_usd else "no money"
+    if plan.estimate_usd and plan.pending_is_floor and not plan.pending_estimate:
+        text = f"at least {text} (how many rows there are is not known)"
     return f"{text}, from {plan.sampled_rows:,} rows with {plan.tokens_in_per_row:,.0f} tokens each"

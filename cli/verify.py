@@ -135,9 +135,9 @@ def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[
 
 
 def _next_command(found: Difference, work: Work) -> str:
-    command = f"catchup verify {work.target.name} --repair"
-    command += " --delete-orphans" if found.orphans else ""
-    return command + (" --adopt" if found.unverified else "")
+    words = work.command.replace(" --json", "")
+    words += " --repair --delete-orphans" if found.orphans else " --repair"
+    return words + (" --adopt" if found.unverified else "")
 
 
 def _keys_line(label: str, keys: Sequence[Key], what: str, more: str = "") -> Line:

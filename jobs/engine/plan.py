@@ -123,6 +123,7 @@ class Findings:
     standing: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     tokens_out_per_row: float | None = None
+    already_paid: int = 0
 
 
 def triggers_of(facts: TableFacts) -> tuple[str, ...]:
@@ -143,6 +144,7 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
     will_ask = _rows_planned(pending, estimate, means.options.limit) * (
         len(asks) / len(found.rows) if found.rows else 0
     )
+    will_pay = max(0.0, will_ask - found.already_paid)
     triggers = triggers_of(found.facts) if found.facts else ()
     spec = means.target.spec
     return Plan(
@@ -156,7 +158,7 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
         pending_counted=pending,
         pending_is_floor=found.counted.is_floor,
         pending_estimate=estimate,
-        estimate_usd=will_ask * means.price.worst_usd(round(per_row), round(out)),
+        estimate_usd=will_pay * means.price.worst_usd(round(per_row), round(out)),
         sampled_rows=len(found.rows),
         tokens_in_per_row=per_row,
         rewrite_bytes=round(will_ask * (_TUPLE_BYTES + _weight(found.rows) + 4 * out)) if spec.cells else 0,

@@ -201,6 +201,7 @@ class Run:
             new_triggers=plan.new_triggers(facts, last) if last else (),
             standing=tuple(standing.items()),
             notes=tuple(self._notes),
+            already_paid=len(work.answers),
         )
         return plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
 
