@@ -57,7 +57,9 @@ def run_job(name: str, flags: RunFlags, command: str, view: View | None = None, 
     try:
         return asyncio.run(_do(name, flags, command, settings, view, signals, task or _task_of(flags)))
     except asyncio.CancelledError:
-        sys.stderr.write("stopped before the run began: nothing was written, nothing was paid\n")
+        after = "stopped after the run: what was to follow is not finished"
+        before = "stopped before the run began: nothing was written, nothing was paid"
+        sys.stderr.write(f"{after if signals.had_run else before}\n")
         return int(signals.exit or 1)
     finally:
         view.abandon()
@@ -132,7 +134,10 @@ async def run_work(work: Work, view: View, signals: Signals) -> Verdict:
         view.dismiss()
 
     signals.ask = stop
-    return await run.go()
+    try:
+        return await run.go()
+    finally:  # what a command does after its run is ended by a signal like anything else
+        signals.ask, signals.had_run = None, True
 
 
 def finish(verdict: Verdict, flags: RunFlags, view: View) -> None:

@@ -20,6 +20,7 @@ class Signals:
 
     def __init__(self, leave: Callable[[], None]) -> None:
         self.exit: Exit | None = None
+        self.had_run = False
         self.ask: Callable[[Exit, str], object] | None = None
         self._leave = leave
         self._loop: asyncio.AbstractEventLoop | None = None

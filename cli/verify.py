@@ -52,12 +52,17 @@ async def _verify(work: Work, flags: RunFlags, view: View, signals: Signals) -> 
     from jobs.engine.verification import Verification
 
     assert isinstance(flags, VerifyFlags)  # noqa: S101
+    _check_flags(flags, work)
     options = work.options
     database = Database(DatabaseLoad(options.db_load, work.clock), work.ledger, work.clock, options.max_outage_s)
     facts = await database.insist(lambda: work.ledger.facts(work.target.spec))
     looking = replace(work, options=replace(options, dry_run=True))
     await check_destination(looking, facts, database.insist)
-    found = await Verification(looking, database).go()
+
+    async def look() -> Difference:
+        return await Verification(looking, database).go()
+
+    found = await look()
     if flags.out is not None:
         _write_files(flags.out, found)
     if flags.json:
@@ -66,7 +71,37 @@ async def _verify(work: Work, flags: RunFlags, view: View, signals: Signals) -> 
         _show(view, difference_lines(found, work, flags))
     if not flags.repair or (found.is_none and not (flags.adopt and found.unverified)):
         return _exit_of(found)
-    return await _repair(work, flags, view, signals, found)
+    code = await _repair(work, flags, view, signals, found)
+    if not found.orphans:
+        return code
+    left = (await look()).orphans  # a row may have come back while the repair was at work
+    if left and flags.delete_orphans and code in (0, 3):
+        await delete_orphans(work, flags, view, left)
+    elif left:
+        view.say(f"{len(left):,} orphaned vectors are left: --delete-orphans deletes them")
+        code = code or 3
+    if flags.json:
+        write_json({"type": "verdict", "target": work.target.name, "exit": code, "orphans": len(left)})
+    return code
+
+
+def _check_flags(flags: VerifyFlags, work: Work) -> None:
+    """What would delete too much, or nothing at all, is refused before anything is listed."""
+    from queries.errors import Misconfigured
+
+    if flags.adopt and work.target.embedding is not None and work.target.embedding.has_many:
+        raise Misconfigured(
+            f"--adopt: target {work.target.name} is in chunks, and nobody knows how many vectors each row has",
+            fix="leave it out; rows that are not marked as done are embedded again by `catchup vectorize`",
+        )
+
+    if flags.delete_orphans and not flags.repair:
+        raise Misconfigured("--delete-orphans does nothing without --repair", fix="say both, or neither")
+    if flags.delete_orphans and (flags.where or flags.slice):
+        raise Misconfigured(
+            "--delete-orphans needs the whole table: of a part of it nobody can say which vectors are too many",
+            fix="leave out --where and --slice",
+        )
 
 
 async def _repair(work: Work, flags: VerifyFlags, view: View, signals: Signals, found: Difference) -> int:
@@ -84,14 +119,13 @@ async def _repair(work: Work, flags: VerifyFlags, view: View, signals: Signals, 
             work.options, redo=Redo("any"), edited_if_small=False, only=only, limit=None, adopt=flags.adopt
         )
         code = await run_to_verdict(replace(work, options=options, answers=answers), flags, view, signals)
-    if found.orphans and flags.delete_orphans and code in (0, 3):
-        await delete_orphans(work, flags, view, found.orphans)
     return code
 
 
 async def delete_orphans(work: Work, flags: RunFlags, view: View, orphans: Sequence[str]) -> None:
     """Only where this target is the one that the place belongs to: another's vectors look like orphans too."""
     from jobs.engine.destination import place_of
+    from jobs.engine.insistence import Insistence
     from queries.errors import Misconfigured
 
     assert work.space is not None  # noqa: S101
@@ -109,8 +143,13 @@ async def delete_orphans(work: Work, flags: RunFlags, view: View, orphans: Seque
             f"{len(orphans):,} vectors would be deleted from {work.space.where}",
             fix="look at them with --out, then --yes",
         )
+    if flags.dry_run:
+        view.say(f"{len(orphans):,} orphaned vectors would be deleted from {work.space.where}")
+        return
+    service = Insistence(work.space.name, work.clock, work.options.max_outage_s)
     for start in range(0, len(orphans), _DELETED_AT_ONCE):
-        await work.space.delete(orphans[start : start + _DELETED_AT_ONCE])
+        part = orphans[start : start + _DELETED_AT_ONCE]
+        await service.insist(lambda part=part: work.space.delete(part))  # type: ignore[misc]
     view.say(f"{len(orphans):,} orphaned vectors deleted from {work.space.where}")
 
 
@@ -137,7 +176,8 @@ def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[
 def _next_command(found: Difference, work: Work) -> str:
     words = work.command.replace(" --json", "")
     words += " --repair --delete-orphans" if found.orphans else " --repair"
-    return words + (" --adopt" if found.unverified else "")
+    can_adopt = work.target.embedding is not None and not work.target.embedding.has_many
+    return words + (" --adopt" if found.unverified and can_adopt else "")
 
 
 def _keys_line(label: str, keys: Sequence[Key], what: str, more: str = "") -> Line:

@@ -103,7 +103,7 @@ async def test_stale_texts_and_orphans_are_named_and_put_right(filled: Shell, be
     found = await _difference(filled)
     assert (found["stale"], found["orphans"]) == (["v000005"], ["v000007", "v000008"])
     kept = await _difference(filled, "--repair", "--yes")
-    assert kept["code"] == 0
+    assert (kept["code"], kept["verdict"]["type"], kept["verdict"]["exit"]) == (3, "verdict", 3)
     assert (await _difference(filled))["orphans"] == ["v000007", "v000008"]
     await _difference(filled, "--repair", "--yes", "--delete-orphans")
     found = await _difference(filled)
@@ -155,3 +155,49 @@ async def test_a_reader_that_lags_is_no_difference(wired: Shell, bench: Bench, f
     ended = await wired.run("verify", "summaries", "--json")
     found = json.loads(ended.out.splitlines()[-1])
     assert (found["missing"], found["good"]) == (["v000001", "v000002"], 38)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        pytest.param(("--repair", "--delete-orphans", "--where", "channel_id=c1"), "whole table", id="where"),
+        pytest.param(("--repair", "--delete-orphans", "--slice", "..v000100"), "whole table", id="slice"),
+        pytest.param(("--delete-orphans",), "without --repair", id="no-repair"),
+    ],
+)
+async def test_what_would_delete_too_much_is_refused(
+    filled: Shell, bench: Bench, flags: tuple[str, ...], said: str
+) -> None:
+    """Of a part of the table nobody can say which vectors are too many: those of the others are not orphans."""
+    ended = await filled.run("verify", *TARGET, *flags, "--yes")
+    assert (ended.code, said in ended.out + ended.err) == (10, True)
+    assert await bench.database.run(f"select count(*) from {await _table(bench)}") == [(300,)]
+    part = await _difference(filled, "--where", "channel_id=c1")
+    assert (part["code"], part["orphans"]) == (0, [])
+
+
+async def test_a_dry_run_deletes_nothing(filled: Shell, bench: Bench) -> None:
+    """It says how many it would delete."""
+    await bench.database.run("delete from videos where id = 'v000007'")
+    ended = await filled.run("verify", *TARGET, "--repair", "--delete-orphans", "--dry-run")
+    assert "1 orphaned vectors would be deleted" in ended.out + ended.err
+    assert await bench.database.run(f"select count(*) from {await _table(bench)}") == [(300,)]
+
+
+async def test_a_vector_of_a_text_that_is_gone_is_an_orphan(filled: Shell, bench: Bench) -> None:
+    """Search must not find what nobody wrote any more."""
+    await bench.database.run("update videos set llm_summary = '' where id = 'v000005'")
+    assert (await _difference(filled))["orphans"] == ["v000005"]
+    await _difference(filled, "--repair", "--delete-orphans", "--yes")
+    assert await bench.database.run(f"select 1 from {await _table(bench)} where id = 'v000005'") == []
+
+
+async def test_a_torn_line_of_kept_answers_is_no_answer(filled: Shell, bench: Bench) -> None:
+    """The rows of it are paid for again, and the others are not."""
+    (file,) = bench.state_dir.glob("answers/*/*.jsonl")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1_500] + b"\n" + whole)
+    await bench.database.run(f"delete from {await _table(bench)} where id < 'v000011'")
+    paid = bench.fake.world.embedded.total()
+    assert (await _difference(filled, "--repair", "--yes"))["code"] == 0
+    assert bench.fake.world.embedded.total() == paid

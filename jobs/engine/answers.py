@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ class Answers:
                 old.unlink()
         self._file = self._folder / f"{run_id}.jsonl"
         self._file.touch(mode=0o600)
+        with self._file.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            if file.read(1) not in (b"", b"\n"):  # torn by a kill: the next line must not be joined to it
+                file.write(b"\n")
 
     def keep(self, made_by: str, paid: Iterable[Paid]) -> None:
         line = json.dumps([made_by, [paid_json(each) for each in paid]], separators=(",", ":"))
@@ -43,7 +49,8 @@ class Answers:
 
 
 def _read(line: str, made_by: str) -> Sequence[Paid]:
-    if not line.endswith("\n"):
+    try:
+        how, rows = json.loads(line)
+        return [read_paid(row) for row in rows] if how == made_by else ()
+    except (ValueError, KeyError, TypeError):  # torn by a kill or a full disk: such an answer is paid for again
         return ()
-    how, rows = json.loads(line)
-    return [read_paid(row) for row in rows] if how == made_by else ()

@@ -28,7 +28,7 @@ _STEP = 1 << 20
 _LARGE = 32 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _CHECKSUM = 9  # bytes before the JSON of a line
-_MARK_MOST = 65_536
+_MARK_MOST = 4_096  # one block: a key is shorter, since Postgres indexes at most 2,704 bytes of one
 _MOVED_AT_ONCE = 1 << 20
 
 _Rows = tuple[list[tuple[Key, int]], bytes]

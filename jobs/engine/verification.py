@@ -12,7 +12,7 @@ from jobs.engine.job import Skip, prepare
 from jobs.engine.options import Only
 from jobs.engine.scan import Scan
 from jobs.engine.work import Work
-from queries.table import Key, PageQuery, Redo, Row, TableSpec
+from queries.table import Key, PageQuery, Redo, Row, Slice, TableSpec
 
 _SAMPLE = 200
 
@@ -58,6 +58,8 @@ class Verification:
         self._database = database
         self._embedding: Embedding = work.target.embedding
         self._found = Difference()
+        self._left: list[str] = []  # vectors of rows whose text is gone since
+        self._unknown: set[Key | None] = set()  # keys, as ids have them, of rows that the ledger does not know
         self._expected: dict[Key, tuple[str, ...]] = {}  # of the rows that seem to lack something
 
     async def go(self) -> Difference:
@@ -73,17 +75,25 @@ class Verification:
         async for row in self._rows(Redo("any")):
             self._found.rows += 1
             self._compare(row, ids)
-        self._found.orphans = sorted(ids)
+        options = self._work.options
+        if not options.where and options.slice == Slice():  # of a part of the table nobody can say what is too many
+            self._found.orphans = sorted([*self._left, *(id_ for id_ in ids if not self._belongs(id_))])
         await self._look_again()
+
+    def _belongs(self, id_: str) -> bool:
+        """A further chunk of a row whose vectors the ledger does not know: how many it has, nobody can say."""
+        return self._embedding.has_many and self._embedding.key_of(id_) in self._unknown
 
     async def _list_ids(self) -> set[str]:
         """All of them, page by page: a count proves nothing where as many were deleted as were added."""
         space = self._work.space
         assert space is not None  # noqa: S101
-        found: set[str] = set()
-        async for page in space.ids():
-            found.update(page)
-        return found
+        service = Insistence(space.name, self._work.clock, self._work.options.max_outage_s)
+
+        async def list_all() -> set[str]:
+            return {id_ async for page in space.ids() for id_ in page}
+
+        return await service.insist(list_all)
 
     def _compare(self, row: Row, ids: set[str]) -> None:
         """Takes what belongs to this row out of the ids."""
@@ -92,7 +102,12 @@ class Verification:
         here = [id_ for id_ in expected if id_ in ids]
         ids.difference_update(here)
         is_done = any(_is_set(value) for value in list(row.was.values())[:1])
-        if len(here) < len(expected):
+        if known is None:
+            self._unknown.add(self._embedding.key_of(expected[0]))
+        if known is not None and not known.same_text and (skip := self._why_unwanted(row)):
+            self._left += here
+            found.not_wanted[skip] = found.not_wanted.get(skip, 0) + 1
+        elif len(here) < len(expected):
             self._expected[row.key] = expected
             self._note_missing(row, is_done=is_done)
         elif known is None:
@@ -106,11 +121,16 @@ class Verification:
         else:
             self._note(row, found.denied)
 
+    def _why_unwanted(self, row: Row) -> str:
+        """Its text is gone, or nothing that could be embedded: then a vector of what it was is one too many."""
+        item = prepare(self._work.job, row, self._work.means)
+        return item.reason if isinstance(item, Skip) else ""
+
     def _note_missing(self, row: Row, *, is_done: bool) -> None:
         """A row that would be skipped wants no vector, unless its flag says that it has one."""
-        item = prepare(self._work.job, row, self._work.means)
-        if isinstance(item, Skip) and not is_done:
-            self._found.not_wanted[item.reason] = self._found.not_wanted.get(item.reason, 0) + 1
+        skip = self._why_unwanted(row)
+        if skip and not is_done:
+            self._found.not_wanted[skip] = self._found.not_wanted.get(skip, 0) + 1
             return
         self._note(row, self._found.missing)
         if is_done:
