@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from jobs import content
 from jobs.chunking import Chunk, Chunking
@@ -26,6 +26,10 @@ ONLY_VECTORS = ("store", "index", "namespace", "dimensions", "vector_id", "metad
 # A digit before {n} would let two rows have one id: 1 and 12 of "{key}0{n}". Other braces are a slip of the pen.
 _PLAIN = r"[\x20-\x7a\x7c\x7e]"
 _TEMPLATE = re.compile(rf"{_PLAIN}*\{{key\}}(?:{_PLAIN}*|{_PLAIN}*[^\d{{}}]\{{n\}}{_PLAIN}*)", re.ASCII)
+# An ASCII key stands in its id as it is, unless it reads like a quoted one: "%C3%A9" would be the id of "é".
+_QUOTED = re.compile(r"%(?:25)*[89A-F][0-9A-F]")
+_AS_IT_IS = string.printable.replace("%", "")
+_AS_IT_IS_OF_MANY = _AS_IT_IS.replace(":", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +85,18 @@ class Embedding:
         return f"embed {','.join(text)} in {self.dimensions} dimensions, {self.chunking.mark}"
 
     def id_of(self, key: Key, number: int) -> str:
-        """The same row and chunk always have the same id, so that storing again overwrites."""
-        name = ":".join(key)
-        plain = name if name.isascii() else quote(name, safe=string.printable)
-        return self.vector_id.replace("{key}", plain).replace("{n}", str(number))
+        """The same row and chunk always have the same id, so that storing again overwrites; others never have it."""
+        # The number first: a key may have "{n}" in it.
+        return self.vector_id.replace("{n}", str(number)).replace("{key}", _write_key(key))
 
     def ids_of(self, key: Key, parts: int, start: int = 0) -> tuple[str, ...]:
         return tuple(self.id_of(key, number) for number in range(start, parts))
 
-    def key_of(self, id_: str) -> str | None:
-        """What stands where the template has the key; None where the id is of another scheme."""
-        before, _, after = self.vector_id.partition("{key}")
-        after, counted, _ = after.partition("{n}")
-        if not id_.startswith(before):
-            return None
-        rest = id_[len(before) :]
-        if counted:
-            name, found, number = rest.rpartition(after)
-            return name if found and name and number.isdecimal() else None
-        return rest.removesuffix(after) if rest.endswith(after) and len(rest) > len(after) else None
+    def key_of(self, id_: str, columns: int = 1) -> Key | None:
+        """The key that `id_of` was given; None where the id is of another scheme."""
+        template = re.escape(self.vector_id).replace(r"\{key\}", "(.*)").replace(r"\{n\}", "(?:0|[1-9][0-9]*)")
+        found = re.fullmatch(template, id_, re.DOTALL)
+        return _read_key(found[1], columns) if found else None
 
     def describe_chunks(self, row: Row, chunks: list[Chunk]) -> Iterator[dict[str, Value]]:
         """The metadata of each chunk. A null is left out: Pinecone has none."""
@@ -134,3 +131,19 @@ def _plain(value: object) -> Value | None:
             return content.clean(value)[:SNIPPET] or None
         case _:
             return None
+
+
+def _write_key(key: Key) -> str:
+    """In ASCII, as Pinecone asks for, and never alike for two keys."""
+    if len(key) > 1:
+        return ":".join(quote(part, safe=_AS_IT_IS_OF_MANY) for part in key)
+    is_plain = key[0].isascii() and not _QUOTED.search(key[0])
+    return key[0] if is_plain else quote(key[0], safe=_AS_IT_IS)
+
+
+def _read_key(name: str, columns: int) -> Key | None:
+    if columns > 1:
+        key = tuple(unquote(part) for part in name.split(":"))
+    else:
+        key = (unquote(name) if _QUOTED.search(name) else name,)
+    return key if len(key) == columns and _write_key(key) == name else None

@@ -13,6 +13,7 @@ from jobs.engine.breaker import UpstreamDown
 from jobs.engine.destination import place_of
 from jobs.engine.insistence import Insistence
 from jobs.engine.work import Work
+from jobs.targets import Target
 from queries.embed import EmbedAnswer, EmbedRequest
 from queries.errors import ItemPermanent, Misconfigured
 from queries.vector_column import column_facts, column_query
@@ -74,7 +75,7 @@ async def search(work: Work, question: Question) -> Findings:
     if answer.bad:
         raise ItemPermanent(f"this text has no vector: {answer.bad[0]}", reason="no vector", fix="use other words")
     matches = await _insist(work, lambda: _query(work, embedding, answer.vectors[0], question.top, where))
-    nearest = tuple(_describe(match, embedding, work.target.text) for match in matches)
+    nearest = tuple(_describe(match, embedding, work.target) for match in matches)
     return Findings(place, nearest, False, answer.tokens_in, work.price.worst_usd(answer.tokens_in, 0))
 
 
@@ -180,7 +181,7 @@ def _read_value(name: str, said: str, type_: str) -> Value:
     return content.clean(said)[:SNIPPET]
 
 
-def _describe(match: Match, embedding: Embedding, texts: Iterable[str]) -> Nearest:
+def _describe(match: Match, embedding: Embedding, target: Target) -> Nearest:
     """What a person recognises a row by. Values of a column are cut as those beside a vector are."""
     values = {name: content.clean(v)[:SNIPPET] if isinstance(v, str) else v for name, v in match.metadata.items()}
     if embedding.into == "column":
@@ -188,7 +189,8 @@ def _describe(match: Match, embedding: Embedding, texts: Iterable[str]) -> Neare
         values = {names.get(column, column): value for column, value in values.items()}
         key = match.id
     else:
-        key = embedding.key_of(match.id) or match.id
+        read = embedding.key_of(match.id, len(target.spec.key))
+        key = match.id if read is None else ":".join(read)
     title = str(values.get("title", ""))
-    told = next((name for name in (*_TEXTS, *texts) if name != "title" and isinstance(values.get(name), str)), "")
+    told = next((name for name in (*_TEXTS, *target.text) if name != "title" and isinstance(values.get(name), str)), "")
     return Nearest(match.id, key, match.score, title, str(values.get(told, "")), values)

@@ -182,6 +182,20 @@ async def test_f41_ids_of_another_scheme_are_refused_unpaid(vectors: VectorBench
     assert "another scheme" in verdict.headline
 
 
+async def test_f41_quoted_ids_in_a_place_the_ledger_does_not_know_are_ours(vectors: VectorBench) -> None:
+    """A table of keys that are no ASCII: the row is found by what was quoted, and the place is taken over."""
+    for key in ("é/ü", "日本"):
+        await vectors.database.run(
+            "insert into videos (id, title, channel_id, llm_summary) values (%s, 't', 'c', %s)",
+            [key, f"[[item:{key}]] a talk about the cranes of the harbour"],
+        )
+    assert (await vectors.run()).books.wrote == 2
+    await vectors.database.run("delete from catchup.places")
+    verdict = await vectors.run()
+    assert (verdict.exit, verdict.calls) == (Exit.DONE, 0), verdict.headline
+    await vectors.check()
+
+
 async def test_f41_another_model_in_the_same_namespace_is_refused_unpaid(vectors: VectorBench) -> None:
     """The model belongs to the namespace, whatever its length."""
     await vectors.fill(20)

@@ -96,9 +96,7 @@ async def _check_scheme(
 ) -> None:
     """Ids of another scheme would stand beside ours for ever: of those that are there, one must be a row of ours."""
     spec = work.target.spec
-    keys = [embedding.key_of(id_) for id_ in sample]
-    ours = [tuple(key.split(":", len(spec.key) - 1)) for key in keys if key]
-    ours = [key for key in ours if len(key) == len(spec.key)]
+    ours = [key for id_ in sample if (key := embedding.key_of(id_, len(spec.key)))]
     try:
         found = await insist(lambda: work.ledger.read_back(spec, ours)) if ours else {}
     except ItemPermanent:  # not even of the key's type
