@@ -230,6 +230,9 @@ async def test_the_example_of_every_command_works(
     first = await wired.run(JOB, "--limit", "2", "--json")
     if " search " in example:
         assert (await wired.run("vectorize")).code == 0
+    if " index " in example:
+        await bench.database.run("create extension vector")
+        await bench.database.run("create table jobs (id uuid primary key, embedding vector(1536))")
     if "resume" in example or "cancel" in example:
         await bench.database.run("update catchup.runs set state = 'stopped'")
     words = shlex.split(example.replace("3f2a9c01b2", str(_verdict(first)["run"])))

@@ -19,7 +19,7 @@ from tests.servers.impaired import JOB, SMALL_STEPS, Impaired, file_size_limit
 from tests.servers.shell import Shell
 
 
-@pytest.mark.parametrize("size", [0, 100, 9_000, 20_000, 31_000, 44_000])
+@pytest.mark.parametrize("size", [0, 100, 4_500, 20_000, 31_000, 44_000])
 async def test_f5_disk_full_at_byte_k_pays_for_nothing_it_cannot_keep(
     impaired: Impaired, bench: Bench, size: int
 ) -> None:
@@ -31,7 +31,7 @@ async def test_f5_disk_full_at_byte_k_pays_for_nothing_it_cannot_keep(
     assert "the journal cannot grow" in ended.out or "state directory" in ended.out + ended.err
     paid_before = sum(bench.paid().values())
     assert paid_before < 60
-    assert (paid_before == 0) is (size <= 9_000)
+    assert (paid_before == 0) is (size <= 4_500)
     verdict = await bench.run()
     assert (verdict.exit, set(bench.paid().values())) == (Exit.DONE, {1})
     assert all((await bench.cells()).values())

@@ -89,7 +89,7 @@ async def test_f8_disjoint_slices_run_side_by_side_under_one_ceiling(
     assert float(booked[0][0]) <= ceiling
     assert set(bench.paid().values()) == {1}
     if ceiling < 1:
-        assert {v.exit for v in both} == {Exit.CEILING}
+        assert {Exit.CEILING} <= {v.exit for v in both} <= {Exit.CEILING, Exit.DONE}  # the quicker may well finish
         assert sum(v.books.wrote for v in both) > 50
     else:
         assert [(v.exit, v.books.wrote) for v in both] == [(Exit.DONE, 100), (Exit.DONE, 100)]
