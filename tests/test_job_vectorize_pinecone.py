@@ -206,6 +206,36 @@ async def test_f41_another_model_in_the_same_namespace_is_refused_unpaid(vectors
     assert "text-embedding-3-small" in verdict.headline
 
 
+@pytest.mark.parametrize("dry_run", [False, True], ids=["real", "dry"])
+async def test_f41_a_place_of_another_target_is_refused_unpaid(vectors: VectorBench, dry_run: bool) -> None:
+    """Of one model too: both would write the same ids, and each would call the other's vectors its own."""
+    await vectors.fill(20)
+    await vectors.run(limit=5)
+    calls, stored = vectors.fake.world.requests, await vectors.stored()
+    other = replace(vectors.target, name="other")
+    await vectors.database.migrate([vectors.target, other])
+    verdict = await vectors.run(target=other, dry_run=dry_run)
+    assert (verdict.exit, vectors.fake.world.requests) == (Exit.REFUSED, calls), verdict.headline
+    assert f"is for vectors of target {vectors.target.name}" in verdict.headline
+    assert await vectors.stored() == stored
+    assert (await vectors.run()).books.wrote == 15
+    await vectors.check()
+
+
+async def test_f41_a_place_that_is_ours_stays_so_when_its_lowest_rows_are_deleted(vectors: VectorBench) -> None:
+    """All ids of the sample are of deleted rows, but of our form; a place that nobody claimed would be refused."""
+    await vectors.fill(300)
+    assert (await vectors.run(limit=200)).books.wrote == 200
+    stray = {f"v{n:06}" for n in range(1, 151)}
+    await vectors.database.run("delete from videos where id <= 'v000150'")
+    assert (await vectors.run(dry_run=True)).exit is Exit.DONE
+    verdict = await vectors.run()
+    assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 100), verdict.headline
+    await vectors.check(stray=stray)
+    await vectors.database.run("delete from catchup.places")
+    assert "another scheme" in (await vectors.run()).headline
+
+
 @pytest.mark.parametrize("lsn", ["on", "old", "off"])
 async def test_f42_readers_a_minute_behind_are_waited_for(vectors: VectorBench, lsn: str) -> None:
     """P7: no flag before its vector is seen, nothing put or paid twice, no false alarm."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jobs.embedding import Embedding
 from jobs.engine.work import Work
+from jobs.targets import Target
 from queries.errors import ItemPermanent, Misconfigured
+from queries.ledger import Place
 from queries.table import TableFacts, TableSpec
 from queries.vectors import SpaceFacts, VectorSpace
 
@@ -31,13 +33,15 @@ async def check_destination(work: Work, facts: TableFacts | None, insist: Insist
     embedding = work.target.embedding
     if embedding is None:
         return
+    place = place_of(work, embedding)
+    known = await insist(lambda: work.ledger.places.find(place)) if facts is not None else None
     if work.space is None:
         if facts is not None:
             _check_column(work, facts, embedding.dimensions)
     else:
-        await _check_space(work, work.space, embedding, insist, has_ledger=facts is not None)
+        await _check_space(work, work.space, embedding, known, insist, has_ledger=facts is not None)
     if facts is not None:
-        await _check_model(work, embedding, insist)
+        await _check_model(work, embedding, known, insist)
 
 
 def _check_column(work: Work, facts: TableFacts, dimensions: int) -> None:
@@ -57,7 +61,7 @@ def _check_column(work: Work, facts: TableFacts, dimensions: int) -> None:
 
 
 async def _check_space(
-    work: Work, space: VectorSpace, embedding: Embedding, insist: Insist, *, has_ledger: bool
+    work: Work, space: VectorSpace, embedding: Embedding, known: Place | None, insist: Insist, *, has_ledger: bool
 ) -> None:
     facts: SpaceFacts = await insist(space.facts)
     options = work.options
@@ -70,10 +74,16 @@ async def _check_space(
         )
     if not facts.exists and not options.dry_run:
         await insist(lambda: space.create(embedding.dimensions, index=not facts.index_exists))
-    if work.target.replaces and facts.count and has_ledger:
-        await _check_origin(work, space, insist)
-    if facts.sample and has_ledger:
-        await _check_scheme(work, space, embedding, facts.sample, insist)
+    if not has_ledger or (known is not None and known.target != work.target.name):
+        return  # whose place it is will be said of it
+    if work.target.replaces and facts.count and known is None:
+        raise Misconfigured(
+            f"{space.where} holds vectors of which the ledger knows neither model nor text",
+            fix="name a namespace that does not exist yet",
+            service=space.name,
+        )
+    if facts.sample:
+        await _check_scheme(work, space, embedding, facts.sample, insist, is_ours=known is not None)
 
 
 def _check_existence(space: VectorSpace, facts: SpaceFacts, *, may_index: bool, may_space: bool) -> None:
@@ -92,11 +102,16 @@ def _check_existence(space: VectorSpace, facts: SpaceFacts, *, may_index: bool, 
 
 
 async def _check_scheme(
-    work: Work, space: VectorSpace, embedding: Embedding, sample: tuple[str, ...], insist: Insist
+    work: Work, space: VectorSpace, embedding: Embedding, sample: tuple[str, ...], insist: Insist, *, is_ours: bool
 ) -> None:
-    """Ids of another scheme would stand beside ours for ever: of those that are there, one must be a row of ours."""
+    """Ids of another scheme would stand beside ours for ever: of those that are there, one must be a row of ours.
+
+    In a place that the ledger knows to be ours the rows of the sample may all be deleted ones: the form is enough.
+    """
     spec = work.target.spec
     ours = [key for id_ in sample if (key := embedding.key_of(id_, len(spec.key)))]
+    if is_ours and ours:
+        return
     try:
         found = await insist(lambda: work.ledger.read_back(spec, ours)) if ours else {}
     except ItemPermanent:  # not even of the key's type
@@ -110,38 +125,39 @@ async def _check_scheme(
         )
 
 
-async def _check_origin(work: Work, space: VectorSpace, insist: Insist) -> None:
-    """What is to replace a place is filled by one target alone: nothing there may be of unknown making."""
-    if await insist(lambda: work.ledger.places.find(name_place(space, work.target.spec))) is None:
-        raise Misconfigured(
-            f"{space.where} holds vectors of which the ledger knows neither model nor text",
-            fix="name a namespace that does not exist yet",
-            service=space.name,
-        )
-
-
-async def _check_model(work: Work, embedding: Embedding, insist: Insist) -> None:
+async def _check_model(work: Work, embedding: Embedding, known: Place | None, insist: Insist) -> None:
     """The model belongs to the place: vectors of two models can be stored there, and never compared."""
-    place, dimensions = place_of(work, embedding), embedding.dimensions
-    if work.options.dry_run:
-        known = await insist(lambda: work.ledger.places.find(place))
-    else:
-        known = await insist(lambda: work.ledger.places.claim(place, work.model, dimensions, work.target.name))
-    if known is not None and work.target.replaces and known.target != work.target.name:
-        raise Misconfigured(
-            f"{place} is for vectors of target {known.target} with {known.model}",
-            fix="name a namespace that does not exist yet",
-        )
-    if known is not None and known.target.partition("@")[0] == work.target.name != known.target:
-        raise Misconfigured(
-            f"{place} is not where the ledger has target {work.target.name}: it was switched elsewhere, "
-            "or catchup.toml was changed by hand",
-            fix=f"give [targets.{work.target.name}] the namespace, model and dimensions that it was switched to; "
-            f"this place is gone over to with --reembed --into {embedding.namespace or '__default__'} --switch",
-        )
-    if known is not None and (known.model, known.dimensions) != (work.model, dimensions):
+    place, dimensions, target = place_of(work, embedding), embedding.dimensions, work.target
+    if not work.options.dry_run:
+        known = await insist(lambda: work.ledger.places.claim(place, work.model, dimensions, target.name))
+    if known is None:
+        return
+    if known.target != target.name:
+        _refuse_owner(target, embedding, place, known)
+    if (known.model, known.dimensions) != (work.model, dimensions):
         raise Misconfigured(
             f"{place} holds vectors of {known.model} with {known.dimensions} dimensions, "
             f"and this run would add some of {work.model} with {dimensions}",
             fix="use that model, or fill a new namespace: --reembed --into NAMESPACE",
         )
+
+
+def _refuse_owner(target: Target, embedding: Embedding, place: str, known: Place) -> NoReturn:
+    """Two targets in one place have the same ids for their vectors: each would overwrite the other's."""
+    if target.replaces:
+        raise Misconfigured(
+            f"{place} is for vectors of target {known.target} with {known.model}",
+            fix="name a namespace that does not exist yet",
+        )
+    if known.target.partition("@")[0] == target.name:
+        raise Misconfigured(
+            f"{place} is not where the ledger has target {target.name}: it was switched elsewhere, "
+            "or catchup.toml was changed by hand",
+            fix=f"give [targets.{target.name}] the namespace, model and dimensions that it was switched to; "
+            f"this place is gone over to with --reembed --into {embedding.namespace or '__default__'} --switch",
+        )
+    raise Misconfigured(
+        f"{place} is for vectors of target {known.target} with {known.model}: those of {target.name} would take "
+        "their ids",
+        fix=f"give [targets.{target.name}] a place of its own, or call it {known.target} if that is its old name",
+    )
