@@ -216,7 +216,7 @@ class VectorFlags(RunFlags):
         _option(
             read=quantities.read_duration_s,
             metavar="TIME",
-            help="Keep paid vectors on disk this long, for repairs (7d).",
+            help="Keep paid vectors on disk this long, such as 7d, for repairs; else not at all.",
         ),
     ] = None
     create_namespace: Annotated[bool, _option("--create-namespace", help="The namespace is meant to be new.")] = False

@@ -45,6 +45,15 @@ def verify(
 
 
 async def _verify(work: Work, flags: RunFlags, view: View, signals: Signals) -> int:
+    from jobs.engine.breaker import UpstreamDown
+
+    try:
+        return await _compare(work, flags, view, signals)
+    except UpstreamDown as down:  # outside of a run nobody explains it: the service's own fault says more
+        raise down.last from down
+
+
+async def _compare(work: Work, flags: RunFlags, view: View, signals: Signals) -> int:
     from cli.report import write_json
     from jobs.engine.database import Database
     from jobs.engine.database_load import DatabaseLoad
