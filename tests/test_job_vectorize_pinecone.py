@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
+from jobs.embedding import Embedding
 from jobs.engine.verdict import Exit
 from queries.pinecone_space import PineconeSpace
+from queries.table import Key
 from tests.servers.fake_pinecone import OPERATIONS, FakePinecone
 from tests.servers.fake_pinecone_world import Refused
 from tests.servers.fake_script import rule
@@ -19,6 +21,13 @@ from tests.servers.virtual_clock import FastClock
 
 UPSERT = {"item": "upsert"}
 POISON = "Metadata value must be a string, number, boolean or list of strings, got '{}' for field 'title'"
+
+
+class Twins(Embedding):
+    """Two rows have one id, as in a journal of before ids were made distinct."""
+
+    def id_of(self, key: Key, number: int) -> str:
+        return super().id_of(("v000011",) if key == ("v000012",) else key, number)
 
 
 def with_embedding(vectors: VectorBench, **changes: Any) -> None:
@@ -308,6 +317,24 @@ async def test_p2_one_poisonous_record_of_five_hundred_blames_its_own_row_only(
     assert vectors.pinecone.requests["upsert"] <= 1 + 2 * 11
     await vectors.check()
     assert (await vectors.run()).calls == 0
+
+
+async def test_two_rows_with_one_id_never_overwrite_each_other_and_stop_nobody(vectors: VectorBench) -> None:
+    """The second is failed by name; the run and the next one go on."""
+    await vectors.fill(30)
+    given = {each.name: getattr(vectors.embedding, each.name) for each in fields(vectors.embedding)}
+    target = replace(vectors.target, embedding=Twins(**given))
+    verdict = await vectors.run(target=target)
+    assert (verdict.exit, verdict.books.wrote, dict(verdict.books.failed)) == (
+        Exit.SOME_NAMED,
+        29,
+        {"same id as another row": 1},
+    ), verdict.headline
+    assert [named.key for named in verdict.named] == ["v000012"]
+    again = await vectors.run(target=target)
+    assert (again.calls, again.in_journal) == (0, 0), again.headline
+    assert (await vectors.run(retry_failed=True)).exit is Exit.DONE
+    await vectors.check()
 
 
 async def test_p3_large_metadata_is_trimmed_nulls_are_dropped_and_nothing_is_refused_for_its_size(

@@ -87,9 +87,23 @@ class Delivery:
     def _start_group(self) -> None:
         rows, self._waiting = self._waiting[:_GROUP_MOST], self._waiting[_GROUP_MOST:]
         group = _Group({paid.key: (paid, recovered) for paid, recovered in rows})
-        group.task = task = asyncio.create_task(self._deliver(group, [paid for paid, _ in rows]))
+        group.task = task = asyncio.create_task(self._deliver(group, self._without_twins(group)))
         task.add_done_callback(partial(self._ended, group))
         self._groups.append(group)
+
+    def _without_twins(self, group: _Group) -> list[Paid]:
+        """Two records with one id are refused as a whole, now and whenever the journal brings them again."""
+        taken: dict[str, Key] = {}
+        alone = []
+        for paid, _ in list(group.rows.values()):
+            twin = next((record.id for record in paid.vectors if record.id in taken), None)
+            if twin is None:
+                taken |= {record.id: paid.key for record in paid.vectors}
+                alone.append(paid)
+            else:
+                other = " ".join(taken[twin])
+                self._fail(group, paid, "same id as another row", f"{other} has the id {twin[:80]} too")
+        return alone
 
     def _ended(self, group: _Group, task: asyncio.Task[None]) -> None:
         """What has not gone on to the writer waits again, for the end of the run or the next one."""
