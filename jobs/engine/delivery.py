@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from jobs.embedding import Embedding
 from jobs.engine import fault_points
 from jobs.engine.clock import Clock
 from jobs.engine.insistence import Insistence
 from jobs.engine.past import Paid
-from jobs.engine.write_back import Entry, WriteBack, paid_entry
+from jobs.engine.write_back import BACKLOG_MOST, Entry, WriteBack, paid_entry
 from queries.errors import ItemPermanent, Misconfigured
 from queries.ledger import RowVerdict
 from queries.table import Key
 from queries.vectors import VectorRecord, VectorSpace
 
+_WAITING_BYTES = 64 << 20  # of vectors that are paid and not yet seen where they belong: a reader may lag by seconds
+_METADATA_BYTES = 1_500  # beside a vector, about
 _GROUP_MOST = 2_000  # rows that travel and are looked for together
 _AGE_S = 0.3
 _PUTS_AT_ONCE = 3  # each of them is several requests
@@ -191,3 +194,10 @@ class Delivery:
         del group.rows[paid.key]
         verdict = RowVerdict(paid.key, paid.guard, "failed", reason, detail[:500])
         self.writer.put(Entry(paid.key, paid.guard, verdict=verdict))
+
+
+def backlog_most(embedding: Embedding | None) -> int:
+    """Rows that may be paid and on their way: bounded by what their vectors hold in memory."""
+    if embedding is None:
+        return BACKLOG_MOST
+    return max(BACKLOG_MOST, _WAITING_BYTES // (4 * embedding.dimensions + _METADATA_BYTES))

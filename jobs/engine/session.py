@@ -18,7 +18,7 @@ from jobs.engine.checkpoint import Checkpoint
 from jobs.engine.closing import drain
 from jobs.engine.concurrency import Slots
 from jobs.engine.database import Database
-from jobs.engine.delivery import Delivery
+from jobs.engine.delivery import Delivery, backlog_most
 from jobs.engine.in_flight import InFlight
 from jobs.engine.insistence import Insistence
 from jobs.engine.job import Ask
@@ -44,7 +44,6 @@ from queries.table import PageQuery, Row
 
 _NAMED_MOST = 200
 _PACKS_AT_ONCE = 8  # of packed requests: each is thousands of rows, and memory must not follow the table
-_WAITING_BYTES = 64 << 20  # of vectors that are paid and not yet seen where they belong: a reader may lag by seconds
 
 
 class Session:
@@ -67,7 +66,7 @@ class Session:
         self._scan = Scan(work.ledger, database, self.query, clock)
         packing = work.job.packing
         slots = Slots(options.concurrency, _PACKS_AT_ONCE) if packing else Slots(options.concurrency)
-        self.backlog_most = max(BACKLOG_MOST, _WAITING_BYTES // _row_bytes(work)) if packing else BACKLOG_MOST
+        self.backlog_most = backlog_most(work.target.embedding)
         self.keeper = LeaseKeeper(work.ledger, opened.lease, clock, self._cancelled, stop.ask_for)
         self._template = WriteBatch(
             write_id="",
@@ -296,9 +295,3 @@ class Session:
 
     def snapshot(self, plan: Plan | None) -> Snapshot:
         return snapshot_of(self, plan)
-
-
-def _row_bytes(work: Work) -> int:
-    """What one finished row holds in memory: its vector, and its metadata beside it."""
-    embedding = work.target.embedding
-    return 1_500 + (4 * embedding.dimensions if embedding else 0)
