@@ -59,17 +59,21 @@ def break_text(text: str, most: int, count: Callable[[str], int], *, by_sentence
 def break_segments(
     segments: Sequence[Segment], most: int, seconds: float | None, count: Callable[[str], int]
 ) -> tuple[str, list[Atom]]:
-    """The segments joined to one text, and its atoms; those of a long segment get their share of its time."""
+    """The segments joined to one text, and its atoms; those of a long segment get their share of its time.
+
+    Captions stay on the screen while the next ones are spoken: a share ends where the next segment starts.
+    """
     words = [" ".join(segment.text.split()) for segment in segments]
     text, atoms, begin = " ".join(words), [], 0
-    for segment, spoken in zip(segments, words, strict=True):
+    for segment, following, spoken in zip(segments, [*segments[1:], None], words, strict=True):
         start, stop = segment.start_s or 0.0, segment.end_s or 0.0
+        said_by = stop if following is None else max(start, min(stop, following.start_s or 0.0))
         end = begin + len(spoken) + (1 if begin else 0)
         longest = end - begin
         if seconds is not None and stop - start > seconds:
             longest = max(_FEW_WORDS, int(longest * seconds / (stop - start)))
         level = PARAGRAPH if _SENTENCE_END.search(spoken, len(spoken) - 4 if len(spoken) > 4 else 0) else LINE
-        pace = (stop - start) / (end - begin)
+        pace = (said_by - start) / (end - begin)
         for a, b, tokens in _break_span(text, begin, end, most // _PER_CHUNK, longest, count):
             until = stop if b == end else start + (b - begin) * pace
             atoms.append(Atom(a, b, tokens, level if b == end else WORD, start + (a - begin) * pace, until))

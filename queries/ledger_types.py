@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from queries.table import Key, Slice, TableSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
