@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {
     "run.txt": ["--extra", "local", "--group", "build"],
-    "dev.txt": ["--extra", "local", "--group", "dev", "--constraints", "requirements/run.txt"],
+    "dev.txt": [*("--all-extras", "--group", "dev"), *("--constraints", "requirements/run.txt")],
 }
 COMPILE = ["pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11", "--generate-hashes", "-q"]
 BARE = ["--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header"]
