@@ -7,6 +7,7 @@ CatchupError
 │   │   ├── Unreachable       no connection at all: an outage, never an item's fault
 │   │   └── StatementTimeout  the database cancelled it: the same work in smaller pieces
 │   ├── UnknownOutcome    sent, never answered: read back before doing it again
+│   ├── Gone              the file or batch named does not exist (any more)
 │   └── ItemPermanent     this item can never succeed: name it, do not repeat
 │       └── DataRejected      the database refused a value: bisect the page down to the row
 ├── RunFatal              stop the run, no item is blamed, everything stays resumable
@@ -84,6 +85,10 @@ class StatementTimeout(Transient):
 
 class UnknownOutcome(UpstreamError):
     """The request went out and no answer came: it may have taken effect, and may be billed."""
+
+
+class Gone(UpstreamError):
+    """A thing of the service's own that was asked for by its id does not exist, or not any more."""
 
 
 class ItemPermanent(UpstreamError):
