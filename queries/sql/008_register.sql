@@ -79,5 +79,5 @@ begin
     return jsonb_build_object('switched', true);
 end $$;
 
-insert into catchup.meta (version) values (2)
+insert into catchup.meta (version) values (3)
 on conflict (only_row) do update set version = excluded.version, migrated_at = now();
