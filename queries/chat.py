@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from queries.errors import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
+class Schema:
+    """What a structured answer looks like: a JSON schema, and the name the service knows it by."""
+
+    name: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
+    """`image_url` is shown with the user's text, in this `detail` (low or high): the service fetches it, we never do."""
+
     model: str
     system: str
     user: str
     max_completion_tokens: int
+    image_url: str = ""
+    detail: str = "low"
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ def page_json(query: PageQuery) -> dict[str, Any]:
         "upto": query.upto,
         "limit": query.limit,
         "where": query.where,
+        "among": query.among,
         "redo": asdict(query.redo) if query.redo else None,
         "retry_failed": query.retry_failed,
         "known": query.with_known,
@@ -49,6 +50,7 @@ def batch_json(batch: WriteBatch) -> dict[str, Any]:
         "rows": [
             {"key": row.key, "guard": row.guard, "was": row.was, "cells": row.cells, "parts": row.parts}
             | ({"elsewhere": True} if row.elsewhere else {})
+            | ({"sent": True} if row.is_sent else {})
             for row in batch.rows
         ],
         "verdicts": [asdict(verdict) for verdict in batch.verdicts],

@@ -57,12 +57,28 @@ class OpenAIChat:
         return Transient("The server wants max_tokens; asking that way from now on.", service=SERVICE, code=said.code)
 
 
-def _encode(request: ChatRequest, limit_field: str) -> bytes:
+def write_body(request: ChatRequest, limit_field: str = _NEW_LIMIT) -> dict[str, Any]:
+    """The request as the service's JSON."""
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}],
+        "messages": [{"role": "system", "content": request.system}, {"role": "user", "content": _show(request)}],
         limit_field: request.max_completion_tokens,
     }
+    if request.schema is not None:
+        shape = {"name": request.schema.name, "strict": True, "schema": request.schema.body}
+        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+    return body
+
+
+def _show(request: ChatRequest) -> str | list[dict[str, Any]]:
+    if not request.image_url:
+        return request.user
+    image = {"url": request.image_url, "detail": request.detail}
+    return [{"type": "text", "text": request.user}, {"type": "image_url", "image_url": image}]
+
+
+def _encode(request: ChatRequest, limit_field: str) -> bytes:
+    body = write_body(request, limit_field)
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

@@ -16,6 +16,10 @@ PER_M = 1_000_000
 UNKNOWN_WINDOW = 128_000
 """Of a model priced by hand and not in the table; what does not fit is refused by the server, item by item."""
 UNKNOWN_OUTPUT = 16_384
+TILES_MOST = 8
+"""Scaled into 2048 x 2048 and then to 768 on the shorter side, an image is at most 4 tiles long and 2 wide."""
+UNKNOWN_IMAGE = 3_779
+"""1,536 patches at the dearest factor known, 2.46 (gpt-4.1-nano); tokens of other models' images are fewer."""
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
@@ -34,10 +38,18 @@ class Price:
     """Of an embedding model's whole vector; 0 when it is not known."""
     is_cut: bool = False
     """Whether the model gives shorter vectors on request."""
+    image_base: int = 0
+    image_tile: int = 0
 
     def worst_usd(self, tokens_in: int, tokens_out: int) -> float:
         """The dearest this call can get: nothing cached, every allowed token written."""
         return (tokens_in * self.input_per_m + tokens_out * self.output_per_m) / PER_M
+
+    def image_tokens(self, detail: str) -> int:
+        """The most an image can cost: its size is not known to us, and 8 tiles of 512 pixels are the largest it can be."""
+        if not self.image_base:
+            return UNKNOWN_IMAGE
+        return self.image_base + (0 if detail == "low" else TILES_MOST * self.image_tile)
 
     def gives(self, dimensions: int) -> bool:
         """False only where it is known that this model has no such vectors."""
@@ -84,6 +96,8 @@ def _price(model: str, row: dict[str, Any], dated: str, batch_factor: float) -> 
         batch_factor=batch_factor,
         dimensions=row.get("dimensions", 0),
         is_cut=row.get("cut", False),
+        image_base=row.get("image", (0, 0))[0],
+        image_tile=row.get("image", (0, 0))[1],
     )
 
 

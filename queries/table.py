@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,7 +108,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """One keyset page of candidates, in key order. `in_window` looks at `limit` keys and returns those among them."""
+    """One keyset page of candidates, in key order. `in_window` looks at `limit` keys and returns those among them.
+
+    `among` are the only values that the first column of the key may have.
+    """
 
     spec: TableSpec
     target: str
@@ -117,6 +120,7 @@ class PageQuery:
     upto: Key | None
     limit: int
     where: tuple[tuple[str, str], ...] = ()
+    among: tuple[str, ...] | None = None
     redo: Redo | None = None
     retry_failed: bool = False
     with_known: bool = False
@@ -145,3 +149,9 @@ class TableFacts:
     publications: tuple[str, ...]
     estimated_rows: int
     pending_index: bool
+
+
+def write_array(parts: Iterable[str]) -> str:
+    """A text[] as the text that Postgres reads it from: every part quoted, so that none can end it."""
+    escaped = (part.replace("\\", "\\\\").replace('"', '\\"') for part in parts)
+    return "{" + ",".join(f'"{part}"' for part in escaped) + "}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from jobs.engine.options import Options
@@ -66,13 +66,17 @@ class Packing:
 class Good:
     """A text that may be stored in this row's answer cell, or vectors that may be stored beside the table.
 
-    `drop` are ids of vectors that an earlier, longer text of this row has left behind.
+    `drop` are ids of vectors that an earlier, longer text of this row has left behind. `more` are the further parts of
+    an answer that has several, by name: a target's cell takes one as `answer.NAME`. `is_sent`: a message about the row
+    is out, and stays so whatever becomes of the row.
     """
 
     row: Row
     text: str
     vectors: tuple[VectorRecord, ...] = ()
     drop: tuple[str, ...] = ()
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ class Only:
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """`among`: only rows whose key begins with one of these, whatever was selected before; a list is its own cursor."""
+
     dry_run: bool = False
     yes: bool = False
     fresh: bool = False
@@ -43,4 +45,5 @@ class Options:
     edited_if_small: bool = False
     adopt: bool = False
     only: Only | None = None
+    among: tuple[str, ...] | None = None
     keep_answers_s: float | None = None

@@ -215,6 +215,7 @@ class Run:
             upto=options.slice.upto,
             limit=1,
             where=options.where,
+            among=options.among,
             redo=options.redo,
             retry_failed=options.retry_failed,
             with_known=self.work.target.embedding is not None,

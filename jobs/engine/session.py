@@ -55,8 +55,9 @@ class Session:
         clock, options = work.clock, work.options
         self.work, self.opened, self.books, self.stop = work, opened, books, stop
         record = opened.record
-        start = record.checkpoint if record and not options.fresh else query.above
-        self.query = replace(query, upto=opened.upper or query.upto)
+        is_new_list = options.among is not None  # another run's cursor and bound say nothing of the rows listed now
+        start = record.checkpoint if record and not (options.fresh or is_new_list) else query.above
+        self.query = query if is_new_list else replace(query, upto=opened.upper or query.upto)
         self.checkpoint = Checkpoint(start)
         self.phase = "running"
         self.named: list[Named] = []

@@ -15,7 +15,7 @@ from jobs.engine.verdict import Exit
 from jobs.engine.write_back import Entry, WriteBack
 from queries.errors import ItemPermanent
 from queries.ledger import RowVerdict, Spend, WriteRow
-from queries.table import Row
+from queries.table import Row, write_array
 
 _ALIKE_MOST = 20
 
@@ -92,12 +92,13 @@ class Settling:
 
     def _paid(self, good: Good, answer: Answer) -> Paid:
         sources = {"answer": good.text, "model": answer.model, "now": "now"}
+        sources |= {f"answer.{name}": write_array(parts) for name, parts in good.more.items()}
         cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
-        return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop)
+        return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop, is_sent=good.is_sent)
 
     def _accept(self, good: Good, paid: Paid, ask: Ask) -> None:
         """Texts are compared: a provider that says the same of many rows is not working."""
-        if self.job.service == "embed":
+        if self.job.service != "chat":
             self.deliver(paid)
             self.last_text = (" ".join(good.row.key), ask.source)
             return

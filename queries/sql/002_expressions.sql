@@ -215,6 +215,11 @@ declare
 begin
     parts := parts || array(
         select catchup.condition_sql(types, w->>0, '=', w->>1) from jsonb_array_elements(q->'where') as w);
+    if jsonb_typeof(q->'among') = 'array' then
+        parts := parts || format('t.%I %s any (%L::%s[])', spec->'key'->>0,
+            catchup.operator_for(types->>(spec->'key'->>0), '='),
+            array(select jsonb_array_elements_text(q->'among')), types->>(spec->'key'->>0));
+    end if;
     if is_redo then
         old := old || array(
             select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
