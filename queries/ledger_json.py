@@ -79,6 +79,7 @@ def parse_row(value: Mapping[str, Any], spec: TableSpec) -> Row:
         was={cell: _text_or_null(value["was"][cell]) for cell in spec.cells},
         joined=tuple(joined) if joined is not None else (),
         known=_parse_known(value.get("known")),
+        is_due=value.get("due") is True,
     )
     if len(row.key) != len(spec.key):
         raise ValueError("a key of another length")

@@ -86,7 +86,8 @@ class Known:
 class Row:
     """One candidate as it was read. `guard` is the database's own hash of what was read.
 
-    `is_kept`: all that should exist for it exists, and only its mark is missing.
+    `is_kept`: all that should exist for it exists, and only its mark is missing. `is_due`: its cells say that it is
+    still to do, which only those are told who ask what is known of it.
     """
 
     key: Key
@@ -96,6 +97,7 @@ class Row:
     joined: tuple[Mapping[str, Any], ...] = ()
     known: Known | None = None
     is_kept: bool = False
+    is_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,25 @@ begin
     needed := catchup.needed_sql(q);
     execute format(
         'select coalesce(jsonb_agg(jsonb_build_object(''key'', %1$s, ''guard'', %2$s, ''values'', %3$s, ''was'', %4$s, '
-        '''joined'', j.rows, ''known'', %11$s) order by %5$s), ''[]''::jsonb) '
+        '''joined'', j.rows, ''known'', %11$s, ''due'', %12$s) order by %5$s), ''[]''::jsonb) '
         'from (select %6$s from %7$s t where %8$s order by %5$s limit %9$s) t cross join lateral (select %10$s as rows) j',
         catchup.key_sql(spec), catchup.guard_sql(spec, 'j.rows'),
         catchup.object_sql(catchup.shown(spec), ''), catchup.object_sql(spec->'cells', '::text'),
         catchup.order_sql(spec, 'asc'), needed, catchup.window_sql(q, shape, needed), catchup.candidates_sql(q, shape->'types'),
-        (q->>'limit')::integer, catchup.joined_sql(spec), catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')))
+        (q->>'limit')::integer, catchup.joined_sql(spec), catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')),
+        catchup.due_sql(q, shape->'types'))
     into rows;
     return jsonb_build_object('rows', rows, 'last', catchup.window_end(q, shape)) || catchup.took_ms();
 end $$;
+
+-- Whether a row is still to do by those of the target's conditions that look at its cells: what a run selects by.
+create or replace function catchup.due_sql(q jsonb, types jsonb) returns text
+language sql stable security invoker set search_path = '' as $$
+    select case when (q->>'known')::boolean then format('coalesce(%s, false)', coalesce((
+        select string_agg(catchup.condition_sql(types, c->>'column', c->>'op', c->>'value'), ' and ')
+        from jsonb_array_elements(q->'spec'->'pending') as c where q->'spec'->'cells' ? (c->>'column')), 'false'))
+        else 'false' end
+$$;
 
 -- Named columns, not t.*: the least-privilege role may not read the rest.
 create or replace function catchup.needed_sql(q jsonb) returns text
