@@ -133,18 +133,14 @@ language sql immutable security invoker set search_path = '' as $$
     from (select distinct jsonb_object_keys(a || b) as name) names
 $$;
 
-create or replace function public.catchup_write(p text) returns jsonb
-language plpgsql volatile security invoker
-set search_path = '' set lock_timeout = '5s' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
-set extra_float_digits = 1 set bytea_output = 'hex' as $$
+-- Before anything is written: the outcome, if this batch was written before, or why it may not be; null where it may.
+create or replace function catchup.begin_write(q jsonb) returns jsonb
+language plpgsql volatile security invoker set search_path = '' as $$
 declare
-    q jsonb := p::jsonb->0;
     spec jsonb := q->'spec';
     shape jsonb;
     result jsonb;
     undeclared jsonb;
-    wrote integer[] := '{}';
-    why jsonb := '{}';
 begin
     select w.outcome into result from catchup.writes w where w.write_id = q->>'write_id';
     if found then
@@ -171,21 +167,55 @@ begin
         select w.outcome || '{"repeated": true}' into result from catchup.writes w where w.write_id = q->>'write_id';
         return result;
     end if;
+    return null;
+end $$;
+
+-- The rows into their cells: which were written, and what became of the others.
+create or replace function catchup.put_rows(q jsonb) returns jsonb
+language plpgsql volatile security invoker set search_path = '' as $$
+declare
+    spec jsonb := q->'spec';
+    shape jsonb := catchup.resolve(spec);
+    wrote integer[] := '{}';
+    why jsonb := '{}';
+begin
     if jsonb_array_length(q->'rows') > 0 then
         wrote := case when spec->'cells' = '[]' then catchup.find_unchanged(spec, shape, q->'rows')
             else catchup.update_cells(spec, shape, q->'cells', q->'rows') end;
         if cardinality(wrote) < jsonb_array_length(q->'rows') then
             why := catchup.explain_rest(spec, shape, q->'cells', q->'rows', wrote);
         end if;
+        -- A message that is out counts, whatever its worker has made of the row meanwhile.
+        select coalesce(jsonb_object_agg(key, case when (q->'rows'->key::integer->>'sent')::boolean then 'ours' else value end), '{}')
+        into why from jsonb_each_text(why);
         wrote := wrote || array(select key::integer from jsonb_each_text(why) where value = 'ours');
     end if;
-    result := jsonb_build_object('wrote', to_jsonb(wrote), 'total', jsonb_array_length(q->'rows'),
+    return jsonb_build_object('wrote', to_jsonb(wrote), 'total', jsonb_array_length(q->'rows'),
         'gone', (select coalesce(jsonb_agg(key::integer), '[]') from jsonb_each_text(why) where value = 'gone'),
         'changed', (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each_text(why) where value not in ('ours', 'gone')));
-    perform catchup.note_rows(q || jsonb_build_object('changed', result->'changed'), wrote);
-    result := result || jsonb_build_object('cancel_asked', catchup.note_run(q, jsonb_build_object(
-        'wrote', cardinality(wrote), 'gone', jsonb_array_length(result->'gone'),
-        'changed', (select count(*) from jsonb_object_keys(result->'changed')))));
+end $$;
+
+-- Exceptions, provenance and books, and the outcome itself, in the same transaction. `more` is counted with the rest.
+create or replace function catchup.end_write(q jsonb, put jsonb, more jsonb) returns jsonb
+language plpgsql volatile security invoker set search_path = '' as $$
+declare
+    wrote integer[] := array(select jsonb_array_elements_text(put->'wrote')::integer);
+    result jsonb;
+begin
+    perform catchup.note_rows(q || jsonb_build_object('changed', put->'changed'), wrote);
+    result := put || jsonb_build_object('cancel_asked', catchup.note_run(q, more || jsonb_build_object(
+        'wrote', cardinality(wrote), 'gone', jsonb_array_length(put->'gone'),
+        'changed', (select count(*) from jsonb_object_keys(put->'changed')))));
     update catchup.writes w set outcome = result where w.write_id = q->>'write_id';
     return result || catchup.took_ms();
+end $$;
+
+create or replace function public.catchup_write(p text) returns jsonb
+language plpgsql volatile security invoker
+set search_path = '' set lock_timeout = '5s' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+set extra_float_digits = 1 set bytea_output = 'hex' as $$
+declare
+    q jsonb := p::jsonb->0;
+begin
+    return coalesce(catchup.begin_write(q), catchup.end_write(q, catchup.put_rows(q), '{}'));
 end $$;
