@@ -24,6 +24,8 @@ _FUNCTIONS = (
     *("take_lease", "beat", "release", "take_lump", "settle_run"),
     *("space_facts", "space_create", "space_put", "space_seen", "space_ids", "space_delete", "space_query"),
     *("column_facts", "column_query", "place", "claim_place", "switch_target"),
+    *("open_chunk", "claim_rows", "note_chunk", "chunks", "take_chunks", "batch_page", "put_back", "forget_back"),
+    *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit"),
     *("quota", "quota_take", "quota_give_back", "quota_close"),
 )
 # Two `migrate` at once would deadlock on each other's `create or replace`: the second waits here instead.

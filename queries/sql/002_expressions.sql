@@ -236,6 +236,11 @@ begin
         when (q->'redo'->>'and_pending')::boolean then
             format('((%s) or (%s))', array_to_string(pending, ' and '), array_to_string(old, ' and '))
         else coalesce(nullif(array_to_string(old, ' and '), ''), 'true') end;
+    -- What is out in a batch is paid for already, or will be.
+    if exists (select 1 from catchup.batch_rows o where o.target = q->>'target' and o.state = 'out') then
+        parts := parts || format('coalesce((select false from catchup.batch_rows o where o.target = %L and o.state = ''out'' '
+            'and o.key = %s::text), true)', q->>'target', catchup.key_sql(spec));
+    end if;
     if not coalesce((q->>'retry_failed')::boolean, false) then
         -- A scalar subquery for the same reason; the guard is only computed where there is a verdict at all.
         parts := parts || format('coalesce((select v.guard <> %s from catchup.verdicts v where v.target = %L and '

@@ -49,6 +49,7 @@ begin
         where (q->>'run_id' is null or f.run_id = q->>'run_id')
           and (q->>'target' is null or f.target = q->>'target')
           and (q->'states' is null or q->'states' ? f.state)
+          and (q->'jobs' is null or q->'jobs' ? f.job)
           and (q->'slice' is null or (f.above is not distinct from nullif(q->'slice'->'above', 'null')
                                       and f.upto is not distinct from nullif(q->'slice'->'upto', 'null')))
         order by f.started_at desc, f.run_id desc limit (q->>'limit')::integer

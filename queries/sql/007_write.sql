@@ -79,6 +79,7 @@ declare
     source integer;
     of_target integer;
 begin
+    perform catchup.settle_batch_rows(q, wrote);
     delete from catchup.verdicts v using jsonb_array_elements(q->'rows') with ordinality as e(row, n)
     where v.target = q->>'target' and v.key = (e.row->'key')::text and (e.n - 1)::integer = any (wrote);
     insert into catchup.verdicts (target, key, fingerprint, guard, state, reason, detail, run_id)
