@@ -65,7 +65,7 @@ declare
 begin
     perform pg_advisory_xact_lock(hashtext('catchup budget'));
     -- The ledger's own figure wins where it is higher: money is never given back twice, nor what is promised to a batch.
-    select sum(u.granted_usd) - greatest(at_least_usd, catchup.held_usd(of_run) + 
+    select sum(u.granted_usd) - greatest(at_least_usd, catchup.held_usd(of_run) +
         (select coalesce(max(r.spent_usd + r.possibly_usd), 0) from catchup.runs r where r.run_id = of_run))
     into excess from catchup.lumps u where u.run_id = of_run;
     for lump in select * from catchup.lumps u where u.run_id = of_run order by u.lump_no desc loop
