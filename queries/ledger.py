@@ -151,8 +151,10 @@ class Ledger:
         with believed("catchup_reopen_run", writing=True):
             return parse_run(answer["run"])
 
-    async def unfinished_run(self, target: str, slice_: Slice) -> RunRecord | None:
+    async def unfinished_run(self, target: str, slice_: Slice, job: str | None = None) -> RunRecord | None:
+        """Of this job, or of any."""
         asked = {"target": target, "slice": slice_json(slice_), "states": ["running", "stopped"], "limit": 1}
+        asked |= {"jobs": [job]} if job else {}
         return next(iter(await self._runs(asked)), None)
 
     async def last_finished(self, target: str) -> RunRecord | None:

@@ -137,7 +137,8 @@ class Opening:
 
     async def earlier(self, home: Home) -> RunRecord | None:
         """The unfinished run this one continues; refuses where it was other work."""
-        record = await self.database.insist(lambda: self.ledger.unfinished_run(self.target.name, self.options.slice))
+        of = (self.target.name, self.options.slice, self.job_name)
+        record = await self.database.insist(lambda: self.ledger.unfinished_run(*of))
         if record is None:
             return None
         is_repair = self.options.only is not None or record.params.get("redo") == ["any", ""]
