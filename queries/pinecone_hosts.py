@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from queries.errors import Misconfigured
+from queries.hosts import host_of, is_loopback
 from queries.pinecone_errors import SERVICE
 
 CONTROLLER = "https://api.pinecone.io"
@@ -37,8 +36,8 @@ def check_host(host: str, api_key: str, allow_hosts: Collection[str]) -> str:
     """The address when the key may go there: https and Pinecone's, or loopback, or a host allowed by name."""
     address = host.strip()
     if "://" not in address:
-        address = f"{'http' if is_loopback(_name(f'http://{address}')) else 'https'}://{address}"
-    name = _name(address)
+        address = f"{'http' if is_loopback(host_of(f'http://{address}')) else 'https'}://{address}"
+    name = host_of(address)
     if not name:
         what = "The address of the Pinecone index is not a plain http(s) URL."
         raise Misconfigured(what, service=SERVICE, fix="Check PINECONE_INDEX_HOST.")
@@ -53,20 +52,3 @@ def check_host(host: str, api_key: str, allow_hosts: Collection[str]) -> str:
         what = f"A cloud key never travels over http, and {name} is asked for that way."
         raise Misconfigured(what, service=SERVICE, fix="Use https, or a key of that server's own.")
     return address.rstrip("/")
-
-
-def is_loopback(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
-def _name(address: str) -> str:
-    """The host of a plain http(s) URL, or nothing."""
-    try:
-        parts = urlsplit(address)
-        odd = parts.username is not None or parts.query or parts.fragment or parts.port == 0
-    except ValueError:
-        return ""
-    return "" if odd or parts.scheme not in ("http", "https") else (parts.hostname or "").lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,13 @@ UNITS_A_CALL = 1
 MODEL = "youtube-data-v3"
 COUNT_MOST = 2**63 - 1
 """Counts are unsigned 64-bit numbers there; a bigint holds them up to here."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def is_video_id(text: str) -> bool:
+    """Eleven of these signs today; their number is not promised."""
+    return _ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
