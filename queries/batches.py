@@ -114,16 +114,19 @@ class Batches(Protocol):
 
 TOKEN_LIMIT_EXCEEDED = "token_limit_exceeded"  # noqa: S105 - a code of the service, not a secret
 _LIMIT = re.compile(r"\blimit:?\s*([0-9][0-9,._]{0,20})", re.I)
-_ENQUEUED = re.compile(r"\b(?:currently )?(?:enqueued|used|current(?:ly)?):?\s*([0-9][0-9,._]{0,20})", re.I)
+_ENQUEUED = re.compile(r"\b(?:enqueued|used|current(?:ly)?):?\s*([0-9][0-9,._]{0,20})", re.I)
 
 
 def read_token_limit(batch: RemoteBatch) -> TokenLimit | None:
-    """None unless the batch failed for want of room; a limit of 0 where the words name none."""
-    for code, message in batch.errors:
-        if code == TOKEN_LIMIT_EXCEEDED or "enqueued token limit" in message.lower():
-            limit, enqueued = _LIMIT.search(message), _ENQUEUED.search(message)
-            return TokenLimit(_number(limit) or 0, _number(enqueued))
-    return None
+    """None unless the batch failed for want of room."""
+    return next((found for each in batch.errors if (found := read_token_limit_words(*each)) is not None), None)
+
+
+def read_token_limit_words(code: str, message: str) -> TokenLimit | None:
+    """None unless these words refuse for want of room; a limit of 0 where they name none."""
+    if code != TOKEN_LIMIT_EXCEEDED and "enqueued token limit" not in message.lower():
+        return None
+    return TokenLimit(_number(_LIMIT.search(message)) or 0, _number(_ENQUEUED.search(message)))
 
 
 def _number(found: re.Match[str] | None) -> int | None:

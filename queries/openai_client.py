@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
-from queries.errors import CatchupError, Misconfigured
+from queries.errors import CatchupError, Gone, Misconfigured
 from queries.openai_errors import SERVICE, classify, malformed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -22,6 +23,7 @@ CONNECT_S = 10.0
 CONNECTIONS = 1000
 """More than any pace allows: the engine decides how many requests are open, never a pool it cannot see."""
 
+_T = TypeVar("_T")
 _LOGGERS = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp.client", "aiohttp.internal")
 
 
@@ -75,6 +77,29 @@ class OpenAIClient:
             raise malformed(f"more than {self._answer_at_most} bytes")
         raise classify(None, exception=failure, secrets=self._secrets)
 
+    async def call(
+        self, make: Callable[[openai.AsyncOpenAI], Awaitable[_T]], *, about: str = "", watch: Watch | None = None
+    ) -> _T:
+        """One typed request of the SDK, and of its failures only ours; `watch` ends it when nothing moves any more.
+
+        `about` is the id of what is asked for: that it is not there is no fault of the configuration.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit:
+                if watch is not None:
+                    watch.start(limit, self._timeout_s)
+                return await make(self._sdk)
+        except openai.APIStatusError as refused:
+            reply = Reply(refused.response.status_code, await refused.response.aread(), refused.response.headers)
+            failure: Exception = self.refusal(reply, "")
+            if about and reply.status == 404:
+                failure = Gone(f"The provider has no {about}.", service=SERVICE, code="http_404")
+        except CatchupError:
+            raise
+        except Exception as error:  # as above
+            failure = classify(None, exception=error, secrets=self._secrets)
+        raise failure
+
     def refusal(self, reply: Reply, private: str) -> CatchupError:
         """What a reply that is no success amounts to; `private` (the text sent) is never repeated in it."""
         return classify(
@@ -109,6 +134,20 @@ class OpenAIClient:
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._answer_at_most:
             raise _AnswerTooLarge(length)
+
+
+class Watch:
+    """Time begins anew whenever bytes have moved: a large file may take an hour, a dead connection may not."""
+
+    _limit: asyncio.Timeout | None = None
+    _patience_s = 0.0
+
+    def start(self, limit: asyncio.Timeout, patience_s: float) -> None:
+        self._limit, self._patience_s = limit, patience_s
+
+    def moved(self) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._patience_s)
 
 
 class _AnswerTooLarge(ValueError):

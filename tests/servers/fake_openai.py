@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from tests.servers.fake_batches import FakeBatches
 from tests.servers.fake_embeddings import Asked, read_asked, refuse_input, write_answer
 from tests.servers.fake_limits import Meter, say_duration
 from tests.servers.fake_script import BILLED, HOSTILE, REFUSALS, Meeting, Rule, error_body, read_script, share
@@ -75,6 +76,7 @@ class FakeOpenAI:
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.bodies: list[dict[str, Any]] = []
         self.keep = 100
+        self.batches = FakeBatches(self)
 
     def configure(self, **changes: Any) -> None:
         """Change settings on the fly; the meters start whole."""
@@ -98,6 +100,7 @@ class FakeOpenAI:
         self.bodies.clear()
         for each in self.rules:
             each.used = 0
+        self.batches.reset()
         self.configure()
 
     @property
@@ -108,6 +111,7 @@ class FakeOpenAI:
         app = web.Application(client_max_size=2**28, middlewares=[])
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embed)
+        self.batches.add_routes(app.router)
         app.router.add_get("/__fake/stats", self._stats)
         app.router.add_post("/__fake/script", self._script)
         app.router.add_post("/__fake/settings", self._settings)

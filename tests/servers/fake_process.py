@@ -36,6 +36,10 @@ class FakeProcess:
     def configure(self, **settings: Any) -> None:
         self.call("settings", settings)
 
+    def batches(self, **changes: Any) -> dict[str, Any]:
+        """Settings, script, foreign and advance, as tests.servers.fake_batches takes them; what there is now."""
+        return self.call("batches", changes)
+
     def reset(self) -> None:
         self.call("reset", {})
 
