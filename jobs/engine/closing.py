@@ -35,7 +35,8 @@ async def end(session: Session) -> None:
         await _deliver_the_rest(session, seconds / 2)
         async with asyncio.timeout(seconds):
             await session.writer.flush(finally_=True)
-            await _close(session, "stopped" if session.stop.is_asked else "finished", session.stop.why)
+            is_over = not session.stop.is_asked and not session.goes_on
+            await _close(session, "finished" if is_over else "stopped", session.stop.why)
     except CatchupError as error:
         session.stop.ask_for(error)
     except TimeoutError:
@@ -49,9 +50,10 @@ async def end(session: Session) -> None:
         session.in_journal = session.backlog_rows
         session.books.to_do += session.in_journal
         owed = session.backlog > 0
-        if session.stop.is_asked and not owed:
+        is_over = not session.stop.is_asked and not session.goes_on
+        if not is_over and not owed:
             session.opened.journal.forget_texts()
-        session.opened.journal.close(keep=session.stop.is_asked or owed)
+        session.opened.journal.close(keep=not is_over or owed)
 
 
 async def _deliver_the_rest(session: Session, seconds: float) -> None:

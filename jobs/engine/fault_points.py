@@ -31,6 +31,14 @@ POINTS = (
     "ledger.settled",
     "signal.received",
     "switch.ledger",
+    "batch.planned",
+    "batch.claimed",
+    "batch.uploaded",
+    "batch.file_saved",
+    "batch.created",
+    "batch.id_saved",
+    "batch.fetched",
+    "batch.part_imported",
     "exit.report",
 )
 

@@ -159,7 +159,7 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     """Nothing stopped it: then a run with work and without a single call is a fault of ours, never a success."""
     books, session = ending.books, ending.session
     calls = session.settling.tally.calls if session else 0
-    free = session.replayed + session.selection.kept if session else 0
+    free = session.free_rows if session else 0
     if books.selected - free > books.skipped.total() and calls == 0 and not books.failed:
         return Exit.UNEXPECTED, "there was work and not one call was made"
     if books.failed or books.changed or books.gone:

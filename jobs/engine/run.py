@@ -31,6 +31,7 @@ class Run:
 
     def __init__(self, work: Work) -> None:
         self.work = work
+        self.name = work.job.name
         self.stop = Stop()
         self.books = Books()
         self.phase = "preflight"
@@ -169,7 +170,7 @@ class Run:
             self._database,
             state,
             work.target,
-            work.job.name,
+            self.name,
             self._fingerprint,
             self._params,
             work.options,
@@ -228,8 +229,11 @@ class Run:
         session = Session(self.work, self._database, self.stop, opened, self._query(), Books())
         await closing.give_up(session, "given up by --fresh" if self.work.options.fresh else "given up for a repair")
 
+    def _begin(self, opened: Opened) -> Session:
+        return Session(self.work, self._database, self.stop, opened, self._query(), self.books)
+
     async def _work_through(self, opened: Opened) -> Verdict:
-        self.session = session = Session(self.work, self._database, self.stop, opened, self._query(), self.books)
+        self.session = session = self._begin(opened)
         if opened.record is not None:
             self.work.watcher.notice(say_going_on(session))
         try:

@@ -147,6 +147,8 @@ class Session:
         self.background: list[asyncio.Task[None]] = []
         self.is_ending = False
         self.is_closed = False
+        self.goes_on = False
+        """Not stopped by anything, and not over: the next start goes on with it."""
         self.in_journal = 0
         self.replayed = 0
 
@@ -201,6 +203,11 @@ class Session:
             self.delivery.put(paid, recovered=recovered)
         else:
             self.writer.put(paid_entry(paid, recovered=recovered))
+
+    @property
+    def free_rows(self) -> int:
+        """Rows that need no call in this session."""
+        return self.replayed + self.selection.kept
 
     @property
     def backlog(self) -> int:

@@ -49,7 +49,7 @@ class Settling:
     _last_reason: str = ""
 
     def settle(self, ask: Ask, attempt: int, reservation: Reservation, answer: Answer) -> list[Ask]:
-        """Books the money, judges the answer, journals both; returns the changed requests where one more try is due."""
+        """Books the money and takes the answer; returns the changed requests where one more try is due."""
         self._alike = 0
         # a server that does not say what it used is counted for, not taken as free
         tokens_out = answer.tokens_out or self.means.tokens.count(answer.text or "")
@@ -58,6 +58,10 @@ class Settling:
         self.tally.tokens_in += answer.tokens_in
         self.tally.tokens_out += answer.tokens_out
         self.writer.spend(Spend(1, answer.tokens_in, answer.tokens_out, usd))
+        return self.take(ask, attempt, usd, answer)
+
+    def take(self, ask: Ask, attempt: int, usd: float, answer: Answer) -> list[Ask]:
+        """An answer that is booked: judged, journaled, and on its way."""
         goods: list[tuple[Good, Paid]] = []
         bads: list[RowVerdict] = []
         again: list[Ask] = []
