@@ -70,6 +70,7 @@ def details(settings: Settings) -> tuple[str, ...]:
         "OPENAI_API_KEY": settings.openai_api_key,
         "SUPABASE_SERVICE_ROLE_KEY": settings.supabase_service_role_key,
         "PINECONE_API_KEY": settings.pinecone_api_key,
+        "BROKER_URL": settings.broker_url,
     }
     there = ", ".join(name for name, value in keys.items() if value) or "none"
     files = f"{settings.env_file or 'no .env'}, {settings.toml_file or 'no catchup.toml'}"
@@ -86,10 +87,13 @@ def hide_secrets(settings: Settings) -> None:
         settings.supabase_service_role_key,
         settings.openai_api_key,
         settings.pinecone_api_key,
+        settings.broker_url,
     )
     values = [secret.get_secret_value().strip() for secret in secrets if secret]
     if settings.database_url:
         values.append(password_of(settings.database_url.get_secret_value()))
+    if settings.broker_url:
+        values.append(password_of(settings.broker_url.get_secret_value()))
     streams.hide(*values)
 
 

@@ -99,7 +99,7 @@ def read_price(text: str) -> str:
     return text
 
 
-def _option(*names: str, read: Callable[[str], Any] | None = None, **settings: Any) -> Any:
+def option(*names: str, read: Callable[[str], Any] | None = None, **settings: Any) -> Any:
     if read is not None:
         settings["parser"] = _as_flag(read)
     return typer.Option(*names, show_default=settings.pop("show_default", False), **settings)
@@ -109,18 +109,18 @@ def _option(*names: str, read: Callable[[str], Any] | None = None, **settings: A
 class WorldFlags:
     """Which settings, which database, how much is said."""
 
-    env_file: Annotated[Path | None, _option(help="Read this file instead of ./.env.")] = None
+    env_file: Annotated[Path | None, option(help="Read this file instead of ./.env.")] = None
     local: Annotated[
         bool | None,
-        _option("--local/--no-local", help="Use the embedded PostgreSQL and the local provider; no account needed."),
+        option("--local/--no-local", help="Use the embedded PostgreSQL and the local provider; no account needed."),
     ] = None
-    allow_host: Annotated[list[str] | None, _option(metavar="HOST", help="Send keys to this host too; repeatable.")] = (
+    allow_host: Annotated[list[str] | None, option(metavar="HOST", help="Send keys to this host too; repeatable.")] = (
         None
     )
-    json: Annotated[bool, _option("--json", help="One JSON object a line on stdout, the verdict last.")] = False
-    quiet: Annotated[bool, _option("--quiet", "-q", help="Show the result only.")] = False
+    json: Annotated[bool, option("--json", help="One JSON object a line on stdout, the verdict last.")] = False
+    quiet: Annotated[bool, option("--quiet", "-q", help="Show the result only.")] = False
     verbose: Annotated[
-        bool, _option("--verbose", "-v", help="Say which files, keys and hosts are used; plain progress every 5 s.")
+        bool, option("--verbose", "-v", help="Say which files, keys and hosts are used; plain progress every 5 s.")
     ] = False
 
 
@@ -129,70 +129,70 @@ class RunFlags(WorldFlags):
     """Everything that says how one run goes."""
 
     target: Annotated[
-        str | None, _option(metavar="NAME", help="Which target; picked by the table's columns if left out.")
+        str | None, option(metavar="NAME", help="Which target; picked by the table's columns if left out.")
     ] = None
-    limit: Annotated[int | None, _option(min=1, help="Admit at most this many rows.")] = None
+    limit: Annotated[int | None, option(min=1, help="Admit at most this many rows.")] = None
     where: Annotated[
         list[Pair] | None,
-        _option(read=read_pair, metavar="KEY=VALUE", help="Only rows with this value in a declared filter column."),
+        option(read=read_pair, metavar="KEY=VALUE", help="Only rows with this value in a declared filter column."),
     ] = None
     slice: Annotated[
         Pair | None,
-        _option(read=read_range, metavar="LOW..HIGH", help="Only keys above LOW up to HIGH; either may be left out."),
+        option(read=read_range, metavar="LOW..HIGH", help="Only keys above LOW up to HIGH; either may be left out."),
     ] = None
-    retry_failed: Annotated[bool, _option("--retry-failed", help="Take rows that failed or were skipped again.")] = (
+    retry_failed: Annotated[bool, option("--retry-failed", help="Take rows that failed or were skipped again.")] = (
         False
     )
     redo_where: Annotated[
         Pair | None,
-        _option(read=read_redo, metavar="WHAT", help="Redo filled rows: model=NAME, prompt=HASH or edited."),
+        option(read=read_redo, metavar="WHAT", help="Redo filled rows: model=NAME, prompt=HASH or edited."),
     ] = None
-    dry_run: Annotated[bool, _option("--dry-run", help="Show the plan and its cost; write nothing.")] = False
-    yes: Annotated[bool, _option("--yes", "-y", help="Answer the question about size with yes.")] = False
+    dry_run: Annotated[bool, option("--dry-run", help="Show the plan and its cost; write nothing.")] = False
+    yes: Annotated[bool, option("--yes", "-y", help="Answer the question about size with yes.")] = False
     max_cost: Annotated[
         float | None,
-        _option(read=quantities.read_usd, metavar="USD", help="Ceiling of this run for paid calls to the provider."),
+        option(read=quantities.read_usd, metavar="USD", help="Ceiling of this run for paid calls to the provider."),
     ] = None
     max_runtime: Annotated[
         float | None,
-        _option(read=quantities.read_duration_s, metavar="TIME", help="Stop in time by itself: 30s, 10m, 2h (exit 4)."),
+        option(read=quantities.read_duration_s, metavar="TIME", help="Stop in time by itself: 30s, 10m, 2h (exit 4)."),
     ] = None
     max_outage: Annotated[
         float | None,
-        _option(read=quantities.read_duration_s, metavar="TIME", help="Give up after an outage this long (10m)."),
+        option(read=quantities.read_duration_s, metavar="TIME", help="Give up after an outage this long (10m)."),
     ] = None
     concurrency: Annotated[
-        int | None, _option(read=read_workers, metavar="auto|N", help="Parallel calls; auto follows the limits.")
+        int | None, option(read=read_workers, metavar="auto|N", help="Parallel calls; auto follows the limits.")
     ] = None
     max_rate: Annotated[
-        int | None, _option(min=1, metavar="N", help="At most this many calls a minute; limits are learned anyway.")
+        int | None, option(min=1, metavar="N", help="At most this many calls a minute; limits are learned anyway.")
     ] = None
     db_load: Annotated[
         float | None,
-        _option(
+        option(
             read=quantities.read_share, metavar="SHARE", help="Share of time the database may be busy with us (25%)."
         ),
     ] = None
-    fresh: Annotated[bool, _option("--fresh", help="Start at the first row again; verdicts and budget are kept.")] = (
+    fresh: Annotated[bool, option("--fresh", help="Start at the first row again; verdicts and budget are kept.")] = (
         False
     )
-    model: Annotated[str | None, _option(help="Use this model instead of the target's.")] = None
+    model: Annotated[str | None, option(help="Use this model instead of the target's.")] = None
     price: Annotated[
-        str | None, _option(read=read_price, metavar="IN/OUT", help="US dollars per million tokens of this model.")
+        str | None, option(read=read_price, metavar="IN/OUT", help="US dollars per million tokens of this model.")
     ] = None
     provider: Annotated[
-        str | None, _option(metavar="openai|local", help="Who writes; local outside --local only when said here.")
+        str | None, option(metavar="openai|local", help="Who writes; local outside --local only when said here.")
     ] = None
     allow_triggers: Annotated[
-        list[str] | None, _option(metavar="NAME", help="Accept this new trigger on the table; repeatable.")
+        list[str] | None, option(metavar="NAME", help="Accept this new trigger on the table; repeatable.")
     ] = None
     abandon_journal: Annotated[
         bool,
-        _option(
+        option(
             "--abandon-journal", help="Resume without the other host's journal; its unconfirmed rows are paid again."
         ),
     ] = False
-    error_on_nothing: Annotated[bool, _option("--error-on-nothing", help="Exit 9 when there was nothing to do.")] = (
+    error_on_nothing: Annotated[bool, option("--error-on-nothing", help="Exit 9 when there was nothing to do.")] = (
         False
     )
 
@@ -203,24 +203,24 @@ class VectorFlags(RunFlags):
 
     edited: Annotated[
         bool | None,
-        _option(
+        option(
             "--edited/--pending-only",
             help="Also rows whose text changed since: reads the whole table. Default: up to 200,000 rows.",
         ),
     ] = None
     store: Annotated[
-        str | None, _option(metavar="pinecone|pgvector", help="Where vectors go, instead of what the target says.")
+        str | None, option(metavar="pinecone|pgvector", help="Where vectors go, instead of what the target says.")
     ] = None
     keep_answers: Annotated[
         float | None,
-        _option(
+        option(
             read=quantities.read_duration_s,
             metavar="TIME",
             help="Keep paid vectors on disk this long, such as 7d, for repairs; else not at all.",
         ),
     ] = None
-    create_namespace: Annotated[bool, _option("--create-namespace", help="The namespace is meant to be new.")] = False
-    create_index: Annotated[bool, _option("--create-index", help="Make the index too; a new one is empty.")] = False
+    create_namespace: Annotated[bool, option("--create-namespace", help="The namespace is meant to be new.")] = False
+    create_index: Annotated[bool, option("--create-index", help="Make the index too; a new one is empty.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,21 +228,21 @@ class ReembedFlags(VectorFlags):
     """Changing the model: all vectors once more, elsewhere."""
 
     reembed: Annotated[
-        bool, _option("--reembed", help="Embed every row again into the place of --into, while the old one serves.")
+        bool, option("--reembed", help="Embed every row again into the place of --into, while the old one serves.")
     ] = False
     into: Annotated[
-        str | None, _option(metavar="NAMESPACE", help="The new namespace; the model belongs to it. With --reembed.")
+        str | None, option(metavar="NAMESPACE", help="The new namespace; the model belongs to it. With --reembed.")
     ] = None
-    dimensions: Annotated[int | None, _option(min=1, metavar="N", help="Of the new vectors. With --reembed.")] = None
+    dimensions: Annotated[int | None, option(min=1, metavar="N", help="Of the new vectors. With --reembed.")] = None
     index: Annotated[
         str | None,
-        _option(metavar="NAME", help="The new namespace is in this Pinecone index: each has one dimension. --reembed."),
+        option(metavar="NAME", help="The new namespace is in this Pinecone index: each has one dimension. --reembed."),
     ] = None
     switch: Annotated[
-        bool, _option("--switch", help="When all are there, change catchup.toml over to the new place. With --reembed.")
+        bool, option("--switch", help="When all are there, change catchup.toml over to the new place. With --reembed.")
     ] = False
     delete_orphans: Annotated[
-        bool, _option("--delete-orphans", help="Delete vectors there that belong to no row. With --reembed.")
+        bool, option("--delete-orphans", help="Delete vectors there that belong to no row. With --reembed.")
     ] = False
 
 
@@ -251,13 +251,13 @@ class VerifyFlags(VectorFlags):
     """What is done about a difference."""
 
     repair: Annotated[
-        bool, _option("--repair", help="Embed what is missing or stale and set wrong flags right; the price is shown.")
+        bool, option("--repair", help="Embed what is missing or stale and set wrong flags right; the price is shown.")
     ] = False
     adopt: Annotated[
         bool,
-        _option("--adopt", help="Trust vectors that the ledger does not know: their rows are marked as done, unpaid."),
+        option("--adopt", help="Trust vectors that the ledger does not know: their rows are marked as done, unpaid."),
     ] = False
     delete_orphans: Annotated[
-        bool, _option("--delete-orphans", help="Delete vectors that belong to no row; only with --repair.")
+        bool, option("--delete-orphans", help="Delete vectors that belong to no row; only with --repair.")
     ] = False
-    out: Annotated[Path | None, _option(metavar="FOLDER", help="Write the keys of each kind to a file there.")] = None
+    out: Annotated[Path | None, option(metavar="FOLDER", help="Write the keys of each kind to a file there.")] = None

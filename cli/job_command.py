@@ -14,6 +14,7 @@ import typer
 
 from cli.flags import ReembedFlags, RunFlags, takes
 from cli.main import new_app
+from cli.reprocess_flags import ReprocessFlags
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cli.settings import Settings
     from cli.signals import Signals
     from cli.view import View
+    from jobs.engine.job import Job
     from jobs.engine.verdict import Exit, Verdict
     from jobs.engine.work import Work
     from queries.road import Road
@@ -36,11 +38,26 @@ def build(name: str) -> Any:
     app = new_app(summary)
 
     @app.command(name, help=summary, epilog=f"Example: {job.example}", context_settings=app.info.context_settings)
-    @takes(ReembedFlags if job.service == "embed" else RunFlags)
+    @takes(_flags_of(job))
     def command(flags: RunFlags) -> None:
-        raise typer.Exit(run_job(name, flags, shlex.join(["catchup", *sys.argv[1:]])))
+        typed = shlex.join(["catchup", *sys.argv[1:]])
+        if isinstance(flags, ReprocessFlags):
+            from cli.reprocess import reprocess
+
+            raise typer.Exit(reprocess(name, flags, typed))
+        raise typer.Exit(run_job(name, flags, typed))
 
     return typer.main.get_command(app)
+
+
+def _flags_of(job: Job) -> type[RunFlags]:
+    match job.service:
+        case "embed":
+            return ReembedFlags
+        case "publish":
+            return ReprocessFlags
+        case _:
+            return RunFlags
 
 
 def run_job(name: str, flags: RunFlags, command: str, view: View | None = None, *, task: Task | None = None) -> int:
@@ -106,6 +123,10 @@ async def make_work(
     name: str, flags: RunFlags, command: str, settings: Settings, view: View, road: Road, kind: str
 ) -> Work:
     """Everything the engine needs, in the order in which it becomes known."""
+    if isinstance(flags, ReprocessFlags):
+        from cli.reprocess import make_sending
+
+        return await make_sending(name, flags, command, settings, view, road)
     from cli import choices, providers
     from jobs.engine.work import Work
     from jobs.registry import load_job

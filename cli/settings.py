@@ -19,6 +19,8 @@ from pydantic import (
 
 from cli import project, quantities
 from cli.environment import Sources, gather
+from cli.queue_table import MEANT as MEANT_OF_QUEUE
+from cli.queue_table import QueueTable, check_broker_url
 from cli.target_tables import MEANT, TABLES_WITHIN, Strict, TargetTable
 from queries.errors import Misconfigured
 
@@ -61,11 +63,13 @@ class Settings(Strict):
     openai_base_url: Annotated[str, AfterValidator(project.check_url)] | None = None
     pinecone_api_key: Secret | None = None
     pinecone_index_host: Annotated[str, AfterValidator(project.check_url)] | None = None
+    broker_url: Annotated[Secret, AfterValidator(check_broker_url)] | None = None
     state_dir: Path = Field(default_factory=lambda: project.default_state_dir(os.environ))
     model: str | None = None
     allow_hosts: tuple[str, ...] = ()
     limits: Limits = Limits()
     local: Local | None = None
+    queue: QueueTable | None = None
     targets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], TargetTable] = Field(
         default_factory=dict
     )
@@ -91,6 +95,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "OPENAI_BASE_URL": ("openai_base_url",),
     "PINECONE_API_KEY": ("pinecone_api_key",),
     "PINECONE_INDEX_HOST": ("pinecone_index_host",),
+    "BROKER_URL": ("broker_url",),
     "CATCHUP_MODEL": ("model",),
     "CATCHUP_MAX_COST_RUN": ("limits", "max_cost_run"),
     "CATCHUP_MAX_COST_HOUR": ("limits", "max_cost_hour"),
@@ -100,7 +105,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "CATCHUP_ALLOW_HOSTS": ("allow_hosts",),
     "CATCHUP_STATE_DIR": ("state_dir",),
 }
-TABLES = ("local", "limits", "targets")
+TABLES = ("local", "limits", "queue", "targets")
 _NO_NAME = "not a plain name; letters, digits and _ (in a target's name: small letters, digits and -)"
 _TEST_ONLY = ("CATCHUP_FAULT", "CATCHUP_TEST_")
 
@@ -170,14 +175,14 @@ def _explain(item: dict[str, Any], names: Mapping[tuple[str, ...], str]) -> list
     if item["type"] == "extra_forbidden":
         return [f"{name}: no such key; {_nearest(place[-1], _keys_beside(place))}"]
     if item["type"] == "string_pattern_mismatch":
-        message = MEANT.get(item["ctx"]["pattern"], _NO_NAME)
+        message = (MEANT | MEANT_OF_QUEUE).get(item["ctx"]["pattern"], _NO_NAME)
     if item["type"] == "missing":
         message = "missing; add it"
     return [f"{name}: {message}"]
 
 
 def _keys_beside(place: tuple[str, ...]) -> list[str]:
-    models: dict[str, type[Strict]] = {"limits": Limits, "local": Local}
+    models: dict[str, type[Strict]] = {"limits": Limits, "local": Local, "queue": QueueTable}
     inner = TABLES_WITHIN.get(place[2]) if len(place) > 3 else None  # [targets.NAME.chunks] KEY
     model = inner or models.get(place[0], TargetTable)
     return [field.alias or name for name, field in model.model_fields.items()]

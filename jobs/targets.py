@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jobs.embedding import ONLY_VECTORS, Embedding, embedding_with
+from jobs.messages import MessageLayout
 from queries.errors import Misconfigured
 from queries.table import UNARY, Condition, Joined, TableSpec
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-ONLY_TEXTS = ("prompt", "max_completion_tokens", "max_characters")
+ONLY_TEXTS = ("prompt", "max_completion_tokens", "max_characters", "image", "detail")
 _CONDITION = re.compile(
     r"\s*(?P<column>\S+)\s+(?P<op>is not null|is null|is not true|is true|=|<>|<|>)\s*(?P<value>.*?)\s*", re.IGNORECASE
 )
@@ -24,8 +25,10 @@ _CONDITION = re.compile(
 class Target:
     """One table as one job fills it. `cells` maps each cell to what goes in: answer, model, now or a literal.
 
+    `parts` are those of an answer that has several: a cell takes one as `answer.NAME`. `image` is the column with the
+    address of a picture, shown to the model in this `detail`; empty: none is.
     `is_first`: the one that is meant where several fit and none is named. `replaces`: the target that this one is to
-    become, whose place it has none of.
+    become, whose place it has none of. `message`: what is sent for a row, where sending is all that is done.
     """
 
     name: str
@@ -39,18 +42,25 @@ class Target:
     max_characters: int = 2_000
     keep_provenance: bool = True
     embedding: Embedding | None = None
+    parts: tuple[str, ...] = ()
+    image: str = ""
+    detail: str = "low"
     is_first: bool = False
     replaces: Target | None = None
+    message: MessageLayout | None = None
 
     @property
     def prompt_hash(self) -> str:
         said = self.embedding.describe(self.text) if self.embedding else self.prompt
+        said = self.message.describe() if self.message else said
         return hashlib.sha256(said.encode()).hexdigest()[:12]
 
     def fingerprint(self, model: str, extra: Mapping[str, Any]) -> str:
         """Changes when the same row could get a different text: target, prompt, model, parameters."""
         facts: list[Any] = [asdict(self.spec), dict(self.cells), self.prompt, model, self.max_completion_tokens]
         facts += [asdict(self.embedding)] if self.embedding else []
+        facts += [self.image, self.detail] if self.image else []
+        facts += [self.message.describe()] if self.message else []
         facts.append(dict(extra))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -75,6 +85,7 @@ def check_names(target: Target) -> Target:
     spec = target.spec
     names = [spec.schema, spec.table, *spec.key, *spec.read, *spec.beside, *spec.cells, *spec.filters, *target.text]
     names += [condition.column for condition in spec.pending]
+    names += [target.image] if target.image else []
     if spec.joined:
         names += [spec.joined.table, spec.joined.on, spec.joined.order_by, *spec.joined.columns]
     for name in names:
@@ -85,12 +96,24 @@ def check_names(target: Target) -> Target:
             )
     if not 1 <= len(spec.key) <= 2:
         raise Misconfigured(f"target {target.name}: a key has one or two columns", fix="name the table's unique key")
-    if not spec.cells or set(spec.cells) & set(spec.read):
+    is_written = target.message is None
+    if (is_written and not spec.cells) or set(spec.cells) & set(spec.read):
         raise Misconfigured(
             f"target {target.name}: cells must exist and must not be read columns",
             fix="a cell that is also input would change its own guard",
         )
+    unknown = [text for text in target.cells.values() if _is_no_part(text, target)]
+    if unknown:
+        raise Misconfigured(
+            f"target {target.name}: no answer of {target.job or 'its job'} has {', '.join(unknown)}",
+            fix=f"it has {', '.join(['answer', *(f'answer.{name}' for name in target.parts)])}",
+        )
     return target
+
+
+def _is_no_part(source: str, target: Target) -> bool:
+    """A name that the answer does not have would be written into the cell as it stands."""
+    return source.startswith("answer.") and source.removeprefix("answer.") not in target.parts
 
 
 def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:
@@ -109,7 +132,7 @@ def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:
         joined = changes["joined"]
         spec_changes["joined"] = Joined(joined["table"], joined["on"], tuple(joined["columns"]), joined["order_by"])
     spec = replace(spec, **spec_changes)
-    names = ("prompt", "model", "max_completion_tokens", "max_characters", "keep_provenance")
+    names = ("prompt", "model", "max_completion_tokens", "max_characters", "keep_provenance", "image", "detail")
     plain = {name: changes[name] for name in names if name in changes}
     cells = dict(changes["cells"]) if "cells" in changes else base.cells
     text = tuple(changes["text"]) if "text" in changes else (base.text if "read" not in changes else spec.read)

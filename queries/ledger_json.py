@@ -96,8 +96,8 @@ def parse_page(answer: Mapping[str, Any], query: PageQuery) -> Page:
 def _parse_known(value: Any) -> Known | None:
     if value is None:
         return None
-    model, prompt_hash, parts, same_text = value
-    return Known(_text(model), _text(prompt_hash), _whole(parts), same_text is True)
+    model, prompt_hash, parts, same_text, run_id = value
+    return Known(_text(model), _text(prompt_hash), _whole(parts), same_text is True, _text(run_id))
 
 
 def parse_cells(value: Mapping[str, Any], spec: TableSpec) -> dict[str, str | None]:

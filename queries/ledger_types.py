@@ -76,7 +76,8 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class WriteRow:
-    """`elsewhere`: its parts are vectors that lie in a space already, whatever becomes of the row."""
+    """`elsewhere`: its parts are vectors that lie in a space already, whatever becomes of the row. `is_sent`: a message
+    about it is out, so it counts as wrote even if its worker has changed the row already."""
 
     key: Key
     guard: str
@@ -84,6 +85,7 @@ class WriteRow:
     cells: Mapping[str, str | None]
     parts: int = 1
     elsewhere: bool = False
+    is_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

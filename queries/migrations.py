@@ -109,12 +109,12 @@ def worker_sql(spec: TableSpec) -> str:
     worker = sql.Identifier(WORKER)
     parts: list[sql.Composable] = [
         sql.SQL("grant usage on schema {} to {};").format(sql.Identifier(spec.schema), worker),
-        sql.SQL("grant select ({}), update ({}) on {} to {};").format(
-            _names(tuple(readable)), _names(spec.cells), table, worker
-        ),
+        sql.SQL("grant select ({}) on {} to {};").format(_names(tuple(readable)), table, worker),
         _policy_sql(spec.schema, spec.table, "select"),
-        _policy_sql(spec.schema, spec.table, "update"),
     ]
+    if spec.cells:
+        parts.append(sql.SQL("grant update ({}) on {} to {};").format(_names(spec.cells), table, worker))
+        parts.append(_policy_sql(spec.schema, spec.table, "update"))
     if spec.joined:
         columns = dict.fromkeys((spec.joined.on, spec.joined.order_by, *spec.joined.columns))
         joined = sql.Identifier(spec.schema, spec.joined.table)
@@ -134,7 +134,7 @@ def index_sql(registration: Registration) -> str:
     ]
     return _text(
         sql.SQL("create index concurrently if not exists {} on {} ({}) where {};").format(
-            sql.Identifier(f"{spec.table}_{spec.cells[0]}_pending"[:63]),
+            sql.Identifier(f"{spec.table}_{spec.cells[0] if spec.cells else registration.target}_pending"[:63]),
             sql.Identifier(spec.schema, spec.table),
             _names(spec.key),
             sql.SQL(" and ").join(predicates or [sql.SQL("true")]),

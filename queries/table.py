@@ -63,10 +63,11 @@ class Redo:
     `cell` names the column that holds the model, if there is one: rows older than our provenance have only that.
     `and_pending` adds the rows that have no value at all. `any` is every row that should have one, whatever it has;
     `outdated` those written from another text, by another model (`value`) or another way (`cell`); `unmade` are those
-    too, and all that the ledger does not know.
+    too, and all that the ledger does not know. `unsent` are all but those about which a message is out and that are still
+    as they were then; one sent more than `value` seconds ago does not count.
     """
 
-    by: Literal["model", "prompt", "edited", "outdated", "any", "unmade"]
+    by: Literal["model", "prompt", "edited", "outdated", "any", "unmade", "unsent"]
     value: str = ""
     cell: str = ""
     and_pending: bool = False
@@ -74,12 +75,13 @@ class Redo:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger says wrote a row last, in how many parts, and whether its text is still the same."""
+    """What the ledger says wrote a row last, in how many parts and which run, and whether its text is still the same."""
 
     model: str
     prompt_hash: str
     parts: int
     same_text: bool
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

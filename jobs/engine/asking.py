@@ -12,6 +12,7 @@ from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget, Reservation
 from jobs.engine.clock import Clock
 from jobs.engine.concurrency import Slots
+from jobs.engine.hold import Hold
 from jobs.engine.insistence import Insistence
 from jobs.engine.job import Answer, Ask, Job, Means, Service
 from jobs.engine.journal import Journal
@@ -70,7 +71,7 @@ class Asking:
     rate: RateLimit
     slots: Slots
     breaker: Breaker
-    stores: Sequence[Insistence]
+    stores: Sequence[Insistence | Hold]
     stop: Stop
     may_pay: Callable[[], bool]
     sending: set[asyncio.Task[None]] = field(default_factory=set)

@@ -24,7 +24,8 @@ _LONGEST_LINE = 64 << 20
 class Paid:
     """An answer that was paid for and is not yet confirmed by the database.
 
-    `kept`: nothing was paid, so many vectors are there already and only the flag is missing.
+    `kept`: nothing was paid, so many vectors are there already and only the flag is missing. `is_sent`: a message, which
+    counts whatever becomes of the row.
     """
 
     key: Key
@@ -34,6 +35,7 @@ class Paid:
     vectors: tuple[VectorRecord, ...] = ()
     drop: tuple[str, ...] = ()
     kept: int = 0
+    is_sent: bool = False
 
 
 def paid_json(paid: Paid) -> dict[str, Any]:
@@ -44,13 +46,15 @@ def paid_json(paid: Paid) -> dict[str, Any]:
         line["d"] = paid.drop
     if paid.kept:
         line["kept"] = paid.kept
+    if paid.is_sent:
+        line["sent"] = True
     return line
 
 
 def read_paid(line: Mapping[str, Any]) -> Paid:
     vectors = tuple(VectorRecord(id_, b64decode(values), metadata) for id_, values, metadata in line.get("v", ()))
     return Paid(
-        tuple(line["k"]), line["g"], line["w"], line["c"], vectors, tuple(line.get("d", ())), line.get("kept", 0)
+        tuple(line["k"]), line["g"], line["w"], line["c"], vectors, tuple(line.get("d", ())), line.get("kept", 0), "sent" in line
     )
 
 

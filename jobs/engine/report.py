@@ -44,6 +44,7 @@ def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
     now = session.work.clock.now()
     since = session.tap_opened_at if session.tap_opened_at is not None else now
     waiting = session.database.waiting_for or (session.delivery.service.waiting_for if session.delivery else "")
+    waiting = waiting or (session.work.hold.waiting_for if session.work.hold else "")
     if asking.breaker.is_open:
         waiting = f"the provider: {asking.breaker.why}"
     total = None

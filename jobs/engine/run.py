@@ -10,6 +10,7 @@ from jobs.engine.books import Books
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
 from jobs.engine.destination import check_destination
+from jobs.engine.insistence import Insistence
 from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params, say_filling
 from jobs.engine.report import Ending, refused, say_going_on, verdict_of
 from jobs.engine.session import Session
@@ -104,6 +105,7 @@ class Run:
         work, hello = self.work, await self._greet()
         if hello.schema_version is None:
             await check_destination(work, None, self._database.insist)
+            await self._look_at_receiver()
             self._plan = await plan.before_migrate(work.job, self._means, work.ledger.road, work.service.name)
         else:
             self._hello = hello
@@ -111,6 +113,7 @@ class Run:
             work = self._decide_on_edited(facts)
             self._notes += check_table(work.target, facts)
             await check_destination(work, facts, self._database.insist)
+            await self._look_at_receiver()
             self._plan = await self._make_plan(facts, self._query())
         self.books.selected = self.books.to_do = self._plan.pending_counted
         self.work.watcher.plan(self._plan)
@@ -130,6 +133,7 @@ class Run:
             self._decide_on_edited(facts)
             self._notes += check_table(self.work.target, facts)
             await check_destination(self.work, facts, self._database.insist)
+            await self._look_at_receiver()
             record = await opening.earlier(home)
             if record is not None and (record.fingerprint != self._fingerprint or self.work.options.only):
                 await self._give_up(opening, record)
@@ -162,6 +166,11 @@ class Run:
                 "and `catchup verify` finds them"
             )
         return self.work
+
+    async def _look_at_receiver(self) -> None:
+        if self.work.ready is not None:
+            patience = Insistence(self.work.service.name, self.work.clock, self.work.options.max_outage_s)
+            self._notes += await patience.insist(self.work.ready)
 
     def _opening(self, state: StateDir) -> Opening:
         work = self.work
@@ -202,7 +211,7 @@ class Run:
             new_triggers=plan.new_triggers(facts, last) if last else (),
             standing=tuple(standing.items()),
             notes=tuple(self._notes),
-            already_paid=len(work.answers),
+            already_paid=len(work.answers.keys() | (work.options.only.free if work.options.only else frozenset())),
         )
         return plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
 
@@ -219,8 +228,9 @@ class Run:
             among=options.among,
             redo=options.redo,
             retry_failed=options.retry_failed,
-            with_known=self.work.target.embedding is not None,
-            in_window=options.redo is not None and (options.redo.and_pending or options.redo.by in ("any", "unmade")),
+            with_known=self.work.target.embedding is not None or self.work.target.message is not None,
+            in_window=options.redo is not None
+            and (options.redo.and_pending or options.redo.by in ("any", "unmade", "unsent")),
         )
 
     async def _give_up(self, opening: Opening, record: RunRecord) -> None:

@@ -135,10 +135,10 @@ class Session:
             writer=self.writer,
             settling=self.settling,
             budget=budget,
-            rate=RateLimit(clock, options.max_per_min),
+            rate=work.rate or RateLimit(clock, options.max_per_min),
             slots=slots,
             breaker=Breaker(clock, options.max_outage_s),
-            stores=(database, self.delivery.service) if self.delivery else (database,),
+            stores=(database, *([self.delivery.service] if self.delivery else []), *([work.hold] if work.hold else [])),
             stop=stop,
             may_pay=self.keeper.may_pay,
         )
@@ -175,7 +175,7 @@ class Session:
         self.phase = "canary"
         rows = self._rows()
         try:
-            if await open_the_tap(self, rows):
+            if self.work.options.is_proven or await open_the_tap(self, rows):
                 self.phase = "running"
                 self.tap_opened_at = self.work.clock.now()
                 self._spawn(self.writer.run())

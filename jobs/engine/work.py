@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.engine.clock import Clock
+from jobs.engine.hold import Hold
 from jobs.engine.job import Job, Means, Service
 from jobs.engine.options import Options
 from jobs.engine.past import Paid
+from jobs.engine.rate_limit import RateLimit
 from jobs.engine.watch import Watcher
 from jobs.targets import Target
 from queries.ledger import Ledger
@@ -24,7 +26,8 @@ class Work:
     """`command` is what the operator typed: the verdict's next command is built from it.
 
     `space` is where vectors go that do not stand in the row itself. `answers` are kept from earlier runs: where the
-    row is still the same, its answer is not asked for again.
+    row is still the same, its answer is not asked for again. `hold` keeps requests back while the receiver has too much;
+    `ready` refuses a receiver that is not as it should be, and says what an operator should know of it.
     """
 
     job: Job
@@ -41,6 +44,9 @@ class Work:
     clock: Clock = field(default_factory=Clock)
     space: VectorSpace | None = None
     answers: Mapping[Key, Paid] = field(default_factory=dict)
+    rate: RateLimit | None = None
+    hold: Hold | None = None
+    ready: Callable[[], Awaitable[Sequence[str]]] | None = None
 
     @property
     def made_by(self) -> str:

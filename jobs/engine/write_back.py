@@ -245,7 +245,7 @@ def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
 
 def write_row(paid: Paid) -> WriteRow:
     parts = paid.kept or max(1, len(paid.vectors))
-    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, parts, elsewhere=bool(paid.vectors))
+    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, parts, elsewhere=bool(paid.vectors), is_sent=paid.is_sent)
 
 
 def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:

@@ -164,6 +164,10 @@ declare
             guard, redo->>'value', redo->>'cell')
         when 'unmade' then format('(v.guard = %s and s.model = %L and s.prompt_hash = %L)',
             guard, redo->>'value', redo->>'cell')
+        -- From the end of the run that sent it: a message is never taken for older than it is.
+        when 'unsent' then format('(v.guard = %s and (%L = '''' or coalesce((select r.updated_at from catchup.runs r '
+            'where r.run_id = s.run_id), s.at) > clock_timestamp() - make_interval(secs => nullif(%L, '''')::double precision)))',
+            guard, redo->>'value', redo->>'value')
         else 'false' end;
     known text := format('coalesce((select %s from catchup.provenance v join catchup.sources s using (source_no) '
         'where v.target_no = %s and v.key = %s::text), false)', says, coalesce(target, 0), catchup.key_sql(spec));
@@ -171,7 +175,7 @@ begin
     if cell is not null then
         return format('(%s or %s)', catchup.condition_sql(types, cell, '=', redo->>'value'), known);
     end if;
-    return case redo->>'by' when 'unmade' then 'not ' else '' end || known;
+    return case when redo->>'by' in ('unmade', 'unsent') then 'not ' else '' end || known;
 end $$;
 
 -- A flag that is false says as little as none.
@@ -185,18 +189,22 @@ $$;
 create or replace function catchup.known_sql(q jsonb, guard text) returns text
 language sql stable security invoker set search_path = '' as $$
     select case when (q->>'known')::boolean then format(
-        '(select jsonb_build_array(s.model, s.prompt_hash, v.parts, v.guard = %s) from catchup.provenance v '
+        '(select jsonb_build_array(s.model, s.prompt_hash, v.parts, v.guard = %s, s.run_id) from catchup.provenance v '
         'join catchup.sources s using (source_no) where v.target_no = %s and v.key = %s::text)',
         guard, coalesce((select g.target_no from catchup.targets g where g.target = q->>'target'), 0),
         catchup.key_sql(q->'spec')) else 'null::jsonb' end
 $$;
 
 -- The rows among which candidates are looked for: all of the slice, or so many of its first keys. Where candidates are
--- few and no index finds them, one statement must not walk the whole table.
+-- few and no index finds them, one statement must not walk the whole table. What waits in a queue is found by the index
+-- of what is pending, and only the ledger's part of the question is dear.
 create or replace function catchup.window_sql(q jsonb, shape jsonb, columns text) returns text
 language sql stable security invoker set search_path = '' as $$
     select case when (q->>'window')::integer > 0 then format('(select %s from %s t where %s order by %s limit %s)',
-        columns, shape->>'rel', catchup.slice_sql(q->'spec', shape->'types', q->'above', q->'upto'),
+        columns, shape->>'rel', concat_ws(' and ', catchup.slice_sql(q->'spec', shape->'types', q->'above', q->'upto'),
+            case when q->'redo'->>'by' = 'unsent' then (
+                select string_agg(catchup.condition_sql(shape->'types', c->>'column', c->>'op', c->>'value'), ' and ')
+                from jsonb_array_elements(q->'spec'->'pending') as c) end),
         catchup.order_sql(q->'spec', 'asc'), (q->>'window')::integer) else shape->>'rel' end
 $$;
 
@@ -224,7 +232,7 @@ begin
         old := old || array(
             select catchup.condition_sql(types, c->>'column', c->>'op', c->>'value')
             from jsonb_array_elements(spec->'pending') as c where not spec->'cells' ? (c->>'column'));
-        if q->'redo'->>'by' not in ('any', 'unmade') then
+        if q->'redo'->>'by' not in ('any', 'unmade', 'unsent') then
             old := old || catchup.has_value_sql(spec, types);
         end if;
         if q->'redo'->>'by' <> 'any' then

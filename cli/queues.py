@@ -1,0 +1,53 @@
+"""Which broker, which library, which queue: from settings to a publisher. None is ever made up."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from cli.settings import Settings
+from queries.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from jobs.targets import Target
+    from queries.messages import Queue
+    from queries.publishing import Publisher
+
+_BOTH = "or say --inline to do the work here, with a model"
+
+
+def check_queue(settings: Settings) -> None:
+    """With neither a broker nor --inline there is nothing that could be meant."""
+    if settings.broker_url is None:
+        raise Misconfigured(
+            "no broker is set, and --inline was not said",
+            fix=f"set BROKER_URL (redis:// or amqp://, see .env.example) and [queue] in catchup.toml; {_BOTH}",
+        )
+    if settings.queue is None:
+        raise Misconfigured(
+            "BROKER_URL is set, and whose workers listen there is not",
+            fix=f'add [queue] with library = "dramatiq" or "celery" to catchup.toml (docs/reprocess-videos.md); {_BOTH}',
+        )
+
+
+def open_queue(settings: Settings) -> Queue:
+    check_queue(settings)
+    assert settings.broker_url is not None  # noqa: S101
+    assert settings.queue is not None  # noqa: S101
+    url, queue = settings.broker_url.get_secret_value().strip(), settings.queue
+    if queue.library == "celery":
+        from queries.celery_queue import open_celery
+
+        return open_celery(url, queue.name, queue.task)
+    from queries.dramatiq_queue import open_dramatiq
+
+    return open_dramatiq(url, queue.name, queue.task, queue.namespace)
+
+
+def open_publisher(settings: Settings, target: Target, where: str) -> Publisher:
+    from jobs.engine import fault_points
+    from queries.publishing import Publisher
+    from queries.sent_record import SentRecord
+
+    name = hashlib.sha256(f"{where}\n{target.name}".encode()).hexdigest()[:16]
+    return Publisher(open_queue(settings), SentRecord(settings.state_dir / "sent" / f"{name}.ids"), fault_points.reach)
