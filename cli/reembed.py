@@ -15,7 +15,7 @@ from cli.layout import count
 from cli.providers import open_space
 from cli.settings import Settings, load
 from cli.toml_file import Draft, draft
-from cli.verify import delete_orphans
+from cli.verify import drop_orphans
 from jobs.engine import fault_points
 from jobs.engine.books import Books
 from jobs.engine.opening import say_filling
@@ -97,7 +97,7 @@ class _Reembedding:
 
     async def _conclude(self, verdict: Verdict) -> Verdict:
         found = await self.beside.find_difference()
-        again = found.to_repair(adopt=True)
+        again = replace(found.to_repair(adopt=True), free=frozenset())  # of unknown making: embedded, not trusted
         if again.keys:
             self.view.say(
                 f"{count(len(again.keys), 'row')} differ from {self.place}: edited meanwhile, or lost there; once more"
@@ -107,7 +107,7 @@ class _Reembedding:
                 return verdict
             found = await self.beside.find_difference()
         if found.orphans and self.flags.delete_orphans:
-            await delete_orphans(self.work, self.flags, self.view, found.orphans)
+            await drop_orphans(self.work, self.view, self.signals, found)
             found.orphans = []
         facts = {"rows": found.rows, "vectors": found.vectors, "good": found.good}
         verdict = replace(verdict, facts={**verdict.facts, "compared": facts})

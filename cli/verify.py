@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
     from cli.signals import Signals
     from cli.view import View
+    from jobs.engine.database import Database
     from jobs.engine.verification import Difference
     from jobs.engine.work import Work
     from queries.table import Key
 
 app = new_app("Compare rows and their vectors, both ways; repair what differs.")
 _SHOWN = 5
-_ORPHANS_ASKED = 1_000
-_DELETED_AT_ONCE = 1_000
 
 
 @app.command("verify", epilog="Example: catchup verify summaries --repair")
@@ -40,6 +39,8 @@ def verify(
     Exit 0: no difference. Exit 3: there is one, and it is named. With --repair the exit code is the repair's."""
     from cli.job_command import run_job
 
+    if name is not None and flags.target not in (None, name):
+        raise typer.BadParameter(f"{name} and --target {flags.target} are two targets", param_hint="TARGET")
     command = shlex.join(["catchup", *sys.argv[1:]])
     raise typer.Exit(run_job("vectorize", replace(flags, target=name or flags.target), command, task=_verify))
 
@@ -55,17 +56,14 @@ async def _verify(work: Work, flags: RunFlags, view: View, signals: Signals) -> 
 
 async def _compare(work: Work, flags: RunFlags, view: View, signals: Signals) -> int:
     from cli.report import write_json
-    from jobs.engine.database import Database
-    from jobs.engine.database_load import DatabaseLoad
     from jobs.engine.destination import check_destination
     from jobs.engine.verification import Verification
 
     assert isinstance(flags, VerifyFlags)  # noqa: S101
-    _check_flags(flags, work)
-    options = work.options
-    database = Database(DatabaseLoad(options.db_load, work.clock), work.ledger, work.clock, options.max_outage_s)
+    _check_flags(flags)
+    database = _database(work)
     facts = await database.insist(lambda: work.ledger.facts(work.target.spec))
-    looking = replace(work, options=replace(options, dry_run=True))
+    looking = replace(work, options=replace(work.options, dry_run=True))
     await check_destination(looking, facts, database.insist)
 
     async def look() -> Difference:
@@ -83,83 +81,75 @@ async def _compare(work: Work, flags: RunFlags, view: View, signals: Signals) ->
     code = await _repair(work, flags, view, signals, found)
     if not found.orphans:
         return code
-    left = (await look()).orphans  # a row may have come back while the repair was at work
-    if left and flags.delete_orphans and code in (0, 3):
-        await delete_orphans(work, flags, view, left)
-    elif left:
-        view.say(f"{len(left):,} orphaned vectors are left: --delete-orphans deletes them")
+    left = await look()  # a row may have come back while the repair was at work
+    if left.orphans and flags.delete_orphans and code in (0, 3):
+        await drop_orphans(work, view, signals, left)
+    elif left.orphans:
+        view.say(f"{len(left.orphans):,} orphaned vectors are left: --delete-orphans deletes them")
         code = code or 3
     if flags.json:
-        write_json({"type": "verdict", "target": work.target.name, "exit": code, "orphans": len(left)})
+        write_json({"type": "verdict", "target": work.target.name, "exit": code, "orphans": len(left.orphans)})
     return code
 
 
-def _check_flags(flags: VerifyFlags, work: Work) -> None:
+def _database(work: Work) -> Database:
+    from jobs.engine.database import Database
+    from jobs.engine.database_load import DatabaseLoad
+
+    options = work.options
+    return Database(DatabaseLoad(options.db_load, work.clock), work.ledger, work.clock, options.max_outage_s)
+
+
+def _check_flags(flags: VerifyFlags) -> None:
     """What would delete too much, or nothing at all, is refused before anything is listed."""
     from queries.errors import Misconfigured
 
-    if flags.adopt and work.target.embedding is not None and work.target.embedding.has_many:
+    if flags.redo_where is not None or flags.edited is not None:
         raise Misconfigured(
-            f"--adopt: target {work.target.name} is in chunks, and nobody knows how many vectors each row has",
-            fix="leave it out; rows that are not marked as done are embedded again by `catchup vectorize`",
+            "verify compares every row with its vectors, edited or not", fix="leave out --redo-where and --edited"
         )
-
     if flags.delete_orphans and not flags.repair:
         raise Misconfigured("--delete-orphans does nothing without --repair", fix="say both, or neither")
+    if flags.adopt and not flags.repair:
+        raise Misconfigured("--adopt does nothing without --repair", fix="say both, or neither")
     if flags.delete_orphans and (flags.where or flags.slice):
         raise Misconfigured(
             "--delete-orphans needs the whole table: of a part of it nobody can say which vectors are too many",
             fix="leave out --where and --slice",
         )
+    if flags.out is not None:
+        _make_folder(flags.out)
 
 
 async def _repair(work: Work, flags: VerifyFlags, view: View, signals: Signals, found: Difference) -> int:
+    """Exactly these rows, and those that failed before too: nobody else would take them again."""
     from cli.job_command import run_to_verdict
     from jobs.engine.answers import Answers
     from queries.table import Redo
 
     only = found.to_repair(adopt=flags.adopt)
-    code = 0
-    if only.keys:
-        answers = Answers(work.state_dir, work.ledger.road.where, work.target.name).find(work.made_by, only.keys)
-        if answers:
-            view.say(f"{len(answers):,} of these are kept from earlier runs and are not paid for again")
-        options = replace(
-            work.options, redo=Redo("any"), edited_if_small=False, only=only, limit=None, adopt=flags.adopt
-        )
-        code = await run_to_verdict(replace(work, options=options, answers=answers), flags, view, signals)
-    return code
+    if not only.keys:
+        return 0
+    kept = Answers(work.state_dir, work.ledger.road.where, work.target.name).find(work.made_by, only.keys)
+    answers = {key: answer for key, answer in kept.items() if answer.guard == found.guards.get(key)}
+    if answers:
+        view.say(f"{len(answers):,} of these are kept from earlier runs and are not paid for again")
+    if only.free:
+        view.say(f"{len(only.free):,} of these have their vectors: they are only marked as done, and nothing is paid")
+    options = replace(work.options, redo=Redo("any"), edited_if_small=False, only=only, retry_failed=True)
+    return await run_to_verdict(replace(work, options=options, answers=answers), flags, view, signals)
 
 
-async def delete_orphans(work: Work, flags: RunFlags, view: View, orphans: Sequence[str]) -> None:
-    """Only where this target is the one that the place belongs to: another's vectors look like orphans too."""
-    from jobs.engine.destination import place_of
-    from jobs.engine.insistence import Insistence
-    from queries.errors import Misconfigured
+async def drop_orphans(work: Work, view: View, signals: Signals, found: Difference) -> None:
+    from jobs.engine.orphans import delete_orphans
 
     assert work.space is not None  # noqa: S101
-    assert work.target.embedding is not None  # noqa: S101
-    place = await work.ledger.places.find(place_of(work, work.target.embedding))
-    if place is None or place.target != work.target.name:
-        owner = place.target if place else "no target"
-        raise Misconfigured(
-            f"{work.space.where} belongs to {owner}, not to {work.target.name}: nothing was deleted",
-            fix="delete them with the target that wrote them",
-            service=work.space.name,
-        )
-    if len(orphans) > _ORPHANS_ASKED and not flags.yes:
-        raise Misconfigured(
-            f"{len(orphans):,} vectors would be deleted from {work.space.where}",
-            fix="look at them with --out, then --yes",
-        )
-    if flags.dry_run:
-        view.say(f"{len(orphans):,} orphaned vectors would be deleted from {work.space.where}")
-        return
-    service = Insistence(work.space.name, work.clock, work.options.max_outage_s)
-    for start in range(0, len(orphans), _DELETED_AT_ONCE):
-        part = orphans[start : start + _DELETED_AT_ONCE]
-        await service.insist(lambda part=part: work.space.delete(part))  # type: ignore[misc]
-    view.say(f"{len(orphans):,} orphaned vectors deleted from {work.space.where}")
+    signals.had_run = True  # whatever ends it from here on, something may have been done
+    deleted = await delete_orphans(work, _database(work), found)
+    would = "would be deleted" if work.options.dry_run else "deleted"
+    view.say(f"{deleted:,} orphaned vectors {would} from {work.space.where}")
+    if deleted < len(found.orphans):
+        view.say(f"{len(found.orphans) - deleted:,} were left: their rows have come back")
 
 
 def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[Line]:
@@ -172,7 +162,7 @@ def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[
         _keys_line("model", found.other_model, "made by another model or in another way"),
         _keys_line("denied", found.denied, "there and good, but not marked as done"),
         _keys_line("unverified", found.unverified, "there, but the ledger does not know from which text"),
-        _keys_line("orphaned", [(id_,) for id_ in found.orphans], "vectors that belong to no row"),
+        _keys_line("orphaned", [(id_,) for id_ in found.orphans], "vectors that no row wants", _say_left_behind(found)),
     ]
     if found.not_wanted:
         said = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.not_wanted.items()))
@@ -185,8 +175,13 @@ def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[
 def _next_command(found: Difference, work: Work) -> str:
     words = work.command.replace(" --json", "")
     words += " --repair --delete-orphans" if found.orphans else " --repair"
-    can_adopt = work.target.embedding is not None and not work.target.embedding.has_many
-    return words + (" --adopt" if found.unverified and can_adopt else "")
+    return words + (" --adopt" if found.unverified else "")
+
+
+def _say_left_behind(found: Difference) -> str:
+    if not found.left_behind:
+        return ""
+    return f"; of {len(found.left_behind):,} the row is there, without a text or left out by the target's conditions"
 
 
 def _keys_line(label: str, keys: Sequence[Key], what: str, more: str = "") -> Line:
@@ -207,7 +202,8 @@ def _show(view: View, lines: Sequence[Line]) -> None:
 def _as_json(found: Difference) -> dict[str, object]:
     lists = {name: [" ".join(key) for key in keys] for name, keys in _lists(found).items()}
     counts = {"rows": found.rows, "vectors": found.vectors, "good": found.good, "not_wanted": found.not_wanted}
-    return {**counts, **lists, "claimed": [" ".join(key) for key in found.claimed]}
+    more = {"claimed": [" ".join(key) for key in found.claimed], "left_behind": sorted(found.left_behind)}
+    return {**counts, **lists, **more}
 
 
 def _lists(found: Difference) -> dict[str, Sequence[Key]]:
@@ -221,8 +217,18 @@ def _lists(found: Difference) -> dict[str, Sequence[Key]]:
     }
 
 
+def _make_folder(folder: Path) -> None:
+    """Before an hour of comparing, not after it."""
+    from queries.errors import Misconfigured
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "missing.txt").touch()
+    except OSError as error:
+        raise Misconfigured(f"--out {folder}: {error.strerror}", fix="name a folder that is yours") from error
+
+
 def _write_files(folder: Path, found: Difference) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, keys in _lists(found).items():
         (folder / f"{name}.txt").write_text("".join(" ".join(key) + "\n" for key in keys), encoding="utf-8")
 

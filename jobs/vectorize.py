@@ -33,8 +33,9 @@ class Vectorize:
 
     def expects(self, row: Row, means: Means) -> tuple[str, ...]:
         known, embedding = row.known, _embedding(means)
-        if known is None and means.options.adopt:
-            return embedding.ids_of(row.key, 1)
+        only = means.options.only
+        if known is None and only is not None and row.key in only.free:  # adopted
+            return embedding.ids_of(row.key, _count_parts(row, means))
         if known is None or not known.same_text or embedding.into == "column":
             return ()
         if (known.model, known.prompt_hash) != (means.model, means.target.prompt_hash):
@@ -43,7 +44,7 @@ class Vectorize:
 
     def prepare(self, row: Row, means: Means) -> Ask | Skip | Keep:
         if row.is_kept:
-            return Keep(row)
+            return Keep(row, row.known.parts if row.known else _count_parts(row, means))
         try:
             chunks = _chunks(row, means)
         except ValueError as odd:
@@ -83,6 +84,16 @@ class Vectorize:
                 verdicts.append(_good(part, answer.vectors[start:end], means))
             start = end
         return verdicts
+
+
+def _count_parts(row: Row, means: Means) -> int:
+    """How many vectors a row has that was embedded from its text of now; none where it would be skipped."""
+    if not _embedding(means).has_many:
+        return 1
+    try:
+        return len(_chunks(row, means))
+    except ValueError:
+        return 0
 
 
 def _embedding(means: Means) -> Embedding:

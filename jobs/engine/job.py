@@ -26,9 +26,10 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Everything this row should have is already there: it is only marked as done."""
+    """Everything this row should have is already there, in so many parts: it is only marked as done."""
 
     row: Row
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

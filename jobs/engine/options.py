@@ -10,10 +10,11 @@ from queries.table import Key, Redo, Row, Slice
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """These rows and no others; the first few of them as they were read, for the plan."""
+    """These rows and no others; a few of them as they were read, for the plan. Of `free` only the mark is wrong."""
 
     keys: frozenset[Key]
     sample: tuple[Row, ...]
+    free: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,6 @@ class Options:
     create_namespace: bool = False
     create_index: bool = False
     edited_if_small: bool = False
-    adopt: bool = False
     only: Only | None = None
     among: tuple[str, ...] | None = None
     keep_answers_s: float | None = None

@@ -141,10 +141,10 @@ def build(job: Job, means: Means, found: Findings, *, provider: str, where: str)
     out = found.tokens_out_per_row or 0.4 * means.target.max_completion_tokens
     pending = max(found.counted.rows, len(found.rows))
     estimate = found.facts.estimated_rows if found.facts and found.counted.is_floor else None
-    will_ask = _rows_planned(pending, estimate, means.options.limit) * (
-        len(asks) / len(found.rows) if found.rows else 0
-    )
-    will_pay = max(0.0, will_ask - found.already_paid)
+    share = len(asks) / len(found.rows) if found.rows else 0
+    will_ask = share * _rows_planned(pending, estimate, means.options.limit)
+    # Which of them a limit leaves out is not known: it may be all that cost nothing.
+    will_pay = max(0.0, min(will_ask, share * _rows_planned(pending, estimate, None) - found.already_paid))
     triggers = triggers_of(found.facts) if found.facts else ()
     spec = means.target.spec
     return Plan(

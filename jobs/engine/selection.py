@@ -69,14 +69,13 @@ class Selection:
             return None
         self.admitted += 1
         if isinstance(item, Keep):
-            self._keep(row)
+            self._keep(row, item.parts)
             return None
         return item
 
-    def _keep(self, row: Row) -> None:
+    def _keep(self, row: Row, parts: int) -> None:
         """Nothing is paid: all it lacks is the mark that it is done."""
         self.kept += 1
-        parts = row.known.parts if row.known else 1
         sources = {"model": row.known.model if row.known else self.means.model}
         cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
         paid = Paid(row.key, row.guard, row.was, cells, kept=parts)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.embedding import Embedding
 from jobs.engine.database import Database
 from jobs.engine.insistence import Insistence
-from jobs.engine.job import Skip, prepare
+from jobs.engine.job import Ask, Skip, prepare
 from jobs.engine.options import Only
+from jobs.engine.orphans import find_left_behind
 from jobs.engine.scan import Scan
 from jobs.engine.work import Work
 from queries.table import Key, PageQuery, Redo, Row, Slice, TableSpec
+from queries.vectors import VectorSpace
 
 _SAMPLE = 200
 
@@ -22,7 +25,8 @@ class Difference:
     """Keys by what is wrong with them; a row can be in one of the first four only. Ids of vectors that no row wants.
 
     `claimed` are the missing ones whose flag says done, `denied` the good ones whose flag says not. `unverified` are
-    there, and the ledger does not know from which text.
+    there, and the ledger does not know from which text. `left_behind` are the orphans whose row is there and wants
+    none. `guards` and `sample` are of rows that would be paid for.
     """
 
     rows: int = 0
@@ -35,8 +39,11 @@ class Difference:
     claimed: list[Key] = field(default_factory=list)
     denied: list[Key] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    left_behind: frozenset[str] = frozenset()
     not_wanted: dict[str, int] = field(default_factory=dict)
+    guards: dict[Key, str] = field(default_factory=dict)
     sample: list[Row] = field(default_factory=list)
+    free_sample: list[Row] = field(default_factory=list)
 
     @property
     def is_none(self) -> bool:
@@ -44,9 +51,9 @@ class Difference:
 
     def to_repair(self, *, adopt: bool) -> Only:
         """Rows that a run has to look at again. Adopting marks vectors that the ledger does not know as good."""
-        keys = [*self.missing, *self.stale, *self.other_model, *self.denied]
-        keys += self.unverified if adopt else ()
-        return Only(frozenset(keys), tuple(row for row in self.sample if row.key in set(keys[: 10 * _SAMPLE])))
+        free = frozenset([*self.denied, *(self.unverified if adopt else ())])
+        keys = frozenset([*self.missing, *self.stale, *self.other_model]) | free
+        return Only(keys, tuple(self.sample or self.free_sample), free)
 
 
 class Verification:
@@ -58,105 +65,150 @@ class Verification:
         self._database = database
         self._embedding: Embedding = work.target.embedding
         self._found = Difference()
-        self._left: list[str] = []  # vectors of rows whose text is gone since
-        self._unknown: set[Key | None] = set()  # keys, as ids have them, of rows that the ledger does not know
-        self._expected: dict[Key, tuple[str, ...]] = {}  # of the rows that seem to lack something
+        self._unknown: set[Key] = set()  # rows in chunks that the ledger does not know
+        self._listed: Counter[Key | None] | None = None  # how many vectors each row has; counted where that is asked
+        self._lacking: dict[Key, tuple[Key | None, tuple[str, ...]]] = {}  # the key before each, and its ids
 
     async def go(self) -> Difference:
         if self._work.space is None:
             await self._compare_column()
         else:
-            await self._compare_space()
+            await self._compare_space(self._work.space)
         return self._found
 
-    async def _compare_space(self) -> None:
-        ids = await self._list_ids()
+    async def _compare_space(self, space: VectorSpace) -> None:
+        ids = await self._list_ids(space)
         self._found.vectors = len(ids)
+        before = self._work.options.slice.above
         async for row in self._rows(Redo("any")):
             self._found.rows += 1
-            self._compare(row, ids)
+            expected = self._expect(row)
+            if self._compare(row, expected, ids):
+                self._lacking[row.key] = (before, expected if isinstance(expected, tuple) else ())
+            before = row.key
         options = self._work.options
         if not options.where and options.slice == Slice():  # of a part of the table nobody can say what is too many
-            self._found.orphans = sorted([*self._left, *(id_ for id_ in ids if not self._belongs(id_))])
-        await self._look_again()
+            self._found.orphans = sorted(id_ for id_ in ids if not self._belongs(id_))
+            self._found.left_behind = await find_left_behind(self._work, self._database, self._found.orphans)
+        await self._look_again(space)
+
+    def _key_of(self, id_: str) -> Key | None:
+        return self._embedding.key_of(id_, len(self._work.target.spec.key))
 
     def _belongs(self, id_: str) -> bool:
-        """A further chunk of a row whose vectors the ledger does not know: how many it has, nobody can say."""
-        return self._embedding.has_many and self._embedding.key_of(id_) in self._unknown
+        """A further chunk of a row whose vectors the ledger does not know yet: after its repair it does."""
+        return bool(self._unknown) and self._key_of(id_) in self._unknown
 
-    async def _list_ids(self) -> set[str]:
+    async def _list_ids(self, space: VectorSpace) -> set[str]:
         """All of them, page by page: a count proves nothing where as many were deleted as were added."""
-        space = self._work.space
-        assert space is not None  # noqa: S101
-        service = Insistence(space.name, self._work.clock, self._work.options.max_outage_s)
 
         async def list_all() -> set[str]:
             return {id_ async for page in space.ids() for id_ in page}
 
-        return await service.insist(list_all)
+        return await self._service(space).insist(list_all)
 
-    def _compare(self, row: Row, ids: set[str]) -> None:
-        """Takes what belongs to this row out of the ids."""
+    def _service(self, space: VectorSpace) -> Insistence:
+        return Insistence(space.name, self._work.clock, self._work.options.max_outage_s)
+
+    def _expect(self, row: Row) -> tuple[str, ...] | Skip:
+        """Ids that this row should have: as many as the ledger says, or as its text is cut into."""
+        known = row.known
+        if known is not None and known.same_text:
+            return self._embedding.ids_of(row.key, known.parts)
+        item = prepare(self._work.job, row, self._work.means)
+        if isinstance(item, Skip):  # its text is gone, or nothing to embed: a vector of what it was is one too many
+            return item
+        return self._embedding.ids_of(row.key, known.parts if known else item.texts if isinstance(item, Ask) else 1)
+
+    def _compare(self, row: Row, expected: tuple[str, ...] | Skip, ids: set[str]) -> bool:
+        """Takes what belongs to this row out of the ids. True where it lacks some."""
         known, found = row.known, self._found
-        expected = self._embedding.ids_of(row.key, known.parts if known else 1)
+        if isinstance(expected, Skip):
+            self._note_unwanted(expected)
+            return False
+        is_odd = False
+        if known is None and self._embedding.has_many:  # another number of chunks is not of this text, or not cut so
+            self._unknown.add(row.key)
+            is_odd = self._count_listed(ids)[row.key] != len(expected)
         here = [id_ for id_ in expected if id_ in ids]
         ids.difference_update(here)
-        is_done = any(_is_set(value) for value in list(row.was.values())[:1])
-        if known is None:
-            self._unknown.add(self._embedding.key_of(expected[0]))
-        if known is not None and not known.same_text and (skip := self._why_unwanted(row)):
-            self._left += here
-            found.not_wanted[skip] = found.not_wanted.get(skip, 0) + 1
-        elif len(here) < len(expected):
-            self._expected[row.key] = expected
-            self._note_missing(row, is_done=is_done)
-        elif known is None:
-            self._note(row, found.unverified)
-        elif not known.same_text:
+        if len(here) < len(expected):
+            return self._note_missing(row)
+        if known is None and not is_odd:
+            self._note_free(row, found.unverified)
+        elif known is not None and not known.same_text:
             self._note(row, found.stale)
-        elif (known.model, known.prompt_hash) != (self._work.model, self._work.target.prompt_hash):
+        elif known is None or (known.model, known.prompt_hash) != (self._work.model, self._work.target.prompt_hash):
             self._note(row, found.other_model)
-        elif is_done or not row.was:  # a target without cells has no flag that could lie
-            found.good += 1
+        elif row.is_due:
+            self._note_free(row, found.denied)
         else:
-            self._note(row, found.denied)
+            found.good += 1
+        return False
 
-    def _why_unwanted(self, row: Row) -> str:
-        """Its text is gone, or nothing that could be embedded: then a vector of what it was is one too many."""
+    def _count_listed(self, ids: Iterable[str]) -> Counter[Key | None]:
+        if self._listed is None:
+            self._listed = Counter(self._key_of(id_) for id_ in ids)
+        return self._listed
+
+    def _note_unwanted(self, skip: Skip) -> None:
+        self._found.not_wanted[skip.reason] = self._found.not_wanted.get(skip.reason, 0) + 1
+
+    def _note_missing(self, row: Row) -> bool:
+        """A row that would be skipped wants no vector, whatever its flag says."""
         item = prepare(self._work.job, row, self._work.means)
-        return item.reason if isinstance(item, Skip) else ""
-
-    def _note_missing(self, row: Row, *, is_done: bool) -> None:
-        """A row that would be skipped wants no vector, unless its flag says that it has one."""
-        skip = self._why_unwanted(row)
-        if skip and not is_done:
-            self._found.not_wanted[skip] = self._found.not_wanted.get(skip, 0) + 1
-            return
+        if isinstance(item, Skip):
+            self._note_unwanted(item)
+            return False
         self._note(row, self._found.missing)
-        if is_done:
+        if row.was and not row.is_due:  # a target without cells has no flag that could lie
             self._found.claimed.append(row.key)
+        return True
 
     def _note(self, row: Row, where: list[Key]) -> None:
         where.append(row.key)
+        self._found.guards[row.key] = row.guard
         if len(self._found.sample) < _SAMPLE:
             self._found.sample.append(row)
 
-    async def _look_again(self) -> None:
-        """Listing may lag behind, and rows may have been finished since: what is there by now is not missing."""
-        space, found = self._work.space, self._found
-        assert space is not None  # noqa: S101
-        if not found.missing:
+    def _note_free(self, row: Row, where: list[Key]) -> None:
+        where.append(row.key)
+        if len(self._found.free_sample) < _SAMPLE:
+            self._found.free_sample.append(row)
+
+    async def _look_again(self, space: VectorSpace) -> None:
+        """Listing may lag, and rows may have been finished since: what is there by now is compared as it is now."""
+        lacking = self._lacking
+        seen = await self._see(space, [id_ for _, expected in lacking.values() for id_ in expected])
+        late = [key for key, (_, expected) in lacking.items() if seen.issuperset(expected)]
+        if not late:
             return
-        service = Insistence(space.name, self._work.clock, self._work.options.max_outage_s)
-        wanted = sorted({id_ for ids in self._expected.values() for id_ in ids})
+        self._forget(frozenset(late))
+        above = lacking[late[0]][0]
+        async for page in self._pages(Redo("any"), above=above, upto=late[-1]):
+            rows = [
+                (row, self._expect(row)) for row in page if row.key in lacking and seen.issuperset(lacking[row.key][1])
+            ]
+            wanted = [id_ for _, expected in rows if isinstance(expected, tuple) for id_ in expected]
+            there = set(await self._see(space, wanted))
+            self._listed = None
+            for row, expected in rows:
+                self._compare(row, expected, there)
+
+    def _forget(self, keys: frozenset[Key]) -> None:
+        found = self._found
+        for noted in (found.missing, found.claimed):
+            noted[:] = [key for key in noted if key not in keys]
+        found.sample = [row for row in found.sample if row.key not in keys]
+        found.guards = {key: guard for key, guard in found.guards.items() if key not in keys}
+
+    async def _see(self, space: VectorSpace, ids: Sequence[str]) -> frozenset[str]:
+        service = self._service(space)
         seen: set[str] = set()
-        for start in range(0, len(wanted), 1_000):
-            part = wanted[start : start + 1_000]
+        for start in range(0, len(ids), 1_000):
+            part = ids[start : start + 1_000]
             seen |= await service.insist(lambda part=part: space.seen(part))  # type: ignore[misc]
-        late = {key for key, ids in self._expected.items() if seen.issuperset(ids)}
-        found.good += len(late)
-        found.missing = [key for key in found.missing if key not in late]
-        found.claimed = [key for key in found.claimed if key not in late]
+        return frozenset(seen)
 
     async def _compare_column(self) -> None:
         """The vector stands in the row: it is there or not, and the ledger knows from which text."""
@@ -164,7 +216,7 @@ class Verification:
         async for _ in self._rows(Redo("any"), _keys_only(target.spec)):
             found.rows += 1
         async for row in self._rows(None):
-            self._note_missing(row, is_done=False)
+            self._note_missing(row)
         async for row in self._rows(Redo("outdated", self._work.model, target.prompt_hash)):
             self._note(row, found.stale if row.known and not row.known.same_text else found.other_model)
 
@@ -173,13 +225,21 @@ class Verification:
         found.vectors = found.rows - len(found.missing) - sum(found.not_wanted.values())
 
     async def _rows(self, redo: Redo | None, spec: TableSpec | None = None) -> AsyncIterator[Row]:
+        slice_ = self._work.options.slice
+        async for page in self._pages(redo, spec, above=slice_.above, upto=slice_.upto):
+            for row in page:
+                yield row
+
+    async def _pages(
+        self, redo: Redo | None, spec: TableSpec | None = None, *, above: Key | None, upto: Key | None
+    ) -> AsyncIterator[list[Row]]:
         work = self._work
         query = PageQuery(
             spec=spec or work.target.spec,
             target=work.target.name,
             fingerprint="",
-            above=work.options.slice.above,
-            upto=work.options.slice.upto,
+            above=above,
+            upto=upto,
             limit=1,
             where=work.options.where,
             redo=redo,
@@ -187,16 +247,11 @@ class Verification:
             with_known=True,
             in_window=True,
         )
-        async for page in Scan(work.ledger, self._database, query, work.clock).pages_from(query.above):
-            for row in page:
-                yield row
+        async for page in Scan(work.ledger, self._database, query, work.clock).pages_from(above):
+            yield page
 
 
 def _keys_only(spec: TableSpec) -> TableSpec:
     """All rows that should have a vector, without their texts and without the vectors themselves."""
     wanted = tuple(condition for condition in spec.pending if condition.column not in spec.cells)
     return replace(spec, read=(), beside=(), cells=(), joined=None, pending=wanted)
-
-
-def _is_set(value: str | None) -> bool:
-    return value is not None and value not in ("false", "f")
