@@ -40,10 +40,10 @@ class Reply:
 
 
 class Wire:
-    """For one thread at a time. `http` is for the SDK; `reply` is what the latest request brought, whatever that makes."""
+    """For one thread at a time. `http` is the SDK's to use; `reply` is what the latest request brought."""
 
     def __init__(self, api_key: str, timeout_s: float) -> None:
-        self.http: Any = httplib2.Http(timeout=timeout_s, proxy_info=None)
+        self.http = _make_http(timeout_s)
         self.http.follow_redirects = False
         self.http._conn_request = self._send
         self.reply: Reply | None = None
@@ -81,6 +81,10 @@ class Wire:
         content = _unpack(content, response.get("content-encoding", ""))
         self.reply = Reply(response.status, content, response)
         return response, content
+
+
+def _make_http(timeout_s: float) -> Any:
+    return httplib2.Http(timeout=timeout_s, proxy_info=None)
 
 
 def _unpack(content: bytes, encoding: str) -> bytes:

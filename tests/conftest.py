@@ -4,6 +4,7 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.fake_openai",
     "tests.servers.fake_pinecone",
     "tests.servers.fake_process",
+    "tests.servers.fake_youtube",
     "tests.servers.postgres",
     "tests.servers.lite",
     "tests.servers.fault_proxy",
