@@ -15,7 +15,6 @@ from cli.layout import Line
 from cli.main import new_app
 from cli.report import write_json
 from cli.visit import Place, show, visit
-from jobs.registry import find_jobs
 from queries.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -90,14 +89,15 @@ async def _do(place: Place, flags: MigrateFlags) -> int:
 
 def _say(place: Place, target: Target) -> str:
     there = say_destination(as_run(place, target))
-    return f"{target.name}: may write {', '.join(target.spec.cells)}" + (f"; vectors go to {there}" if there else "")
+    writes = f"may write {', '.join(target.spec.cells)}" if target.spec.cells else "writes nothing, sends messages"
+    return f"{target.name}: {writes}" + (f"; vectors go to {there}" if there else "")
 
 
 def _one_for_each_cell(targets: Sequence[Target]) -> list[Target]:
     """Of targets that share table and cell, the one with the fewest conditions: its index serves the others too."""
     chosen: dict[tuple[str, str, str], Target] = {}
     for target in sorted(targets, key=lambda target: len(target.spec.pending)):
-        chosen.setdefault((target.spec.schema, target.spec.table, target.spec.cells[0]), target)
+        chosen.setdefault((target.spec.schema, target.spec.table, (*target.spec.cells, target.name)[0]), target)
     return [target for target in targets if target in chosen.values()]
 
 
@@ -126,11 +126,11 @@ async def fitting_targets(place: Place) -> tuple[list[Target], list[str]]:
     """Targets whose table and columns exist here, and why the others are left out. Reads only."""
     from cli.choices import targets_of
     from jobs.engine.choose import probe
-    from jobs.registry import load_job
+    from jobs.registry import load_all
 
     fitting, left = [], []
-    for name in find_jobs():
-        for target in targets_of(load_job(name), place.settings).values():
+    for job in load_all():
+        for target in targets_of(job, place.settings).values():
             try:
                 await probe(target, place.road)
             except Misconfigured as missing:

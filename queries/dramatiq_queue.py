@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from queries.errors import Misconfigured
 from queries.messages import Message, Queue, QueueFacts
 from queries.queue_errors import translate
+from queries.redis_facts import say_durability
 
 if TYPE_CHECKING:
     from dramatiq import Broker
@@ -104,7 +105,7 @@ class _OnRedis(_Dramatiq):
             for key in client.scan_iter(match=f"{self._namespace}:*", count=1_000):
                 name = key.decode(errors="replace").removeprefix(f"{self._namespace}:").partition(".")[0]
                 seen |= {name} - {"__acks__", "__heartbeats__"} if not name.startswith("__") else set()
-        return QueueFacts(exists, client.llen(base), _durability(client), tuple(sorted(seen)))
+        return QueueFacts(exists, client.llen(base), say_durability(client), tuple(sorted(seen)))
 
 
 class _OnRabbit(_Dramatiq):
@@ -135,16 +136,3 @@ class _OnRabbit(_Dramatiq):
             del broker.channel
             return QueueFacts(exists=False)
         return QueueFacts(exists=True, waiting=declared.method.message_count)
-
-
-def _durability(client: Any) -> tuple[str, ...]:
-    """Managed services refuse CONFIG: then nothing is claimed."""
-    try:
-        said = client.config_get("append*")
-    except Exception:  # whatever it refuses with, only this note is lost
-        return ()
-    if said.get("appendonly") == "yes" and said.get("appendfsync") == "always":
-        return ()
-    return (
-        "this Redis may lose messages that it has confirmed when it is killed (no appendonly with appendfsync always)",
-    )

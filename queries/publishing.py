@@ -40,6 +40,7 @@ class Publisher:
 
     def _publish(self, request: PublishRequest, stop: threading.Event) -> PublishAnswer:
         """The last request's answer was journaled before this one was made."""
+        self._record.open()
         ids = [message.id for message in request.messages]
         if self._before and self._before.isdisjoint(ids):
             self._record.forget(self._before)

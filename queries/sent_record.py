@@ -6,7 +6,10 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-_ID_BYTES = 36
+from queries.errors import Misconfigured
+
+_LINE = 37  # an id and what ends it
+_ROOM = 1_000 * _LINE  # reserved, so that a disk that is full is known before a message is out
 _KEPT_MOST = 5_000  # of processes that were killed, where the rows never came up again
 
 
@@ -16,30 +19,45 @@ class SentRecord:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = -1
-        self._known: set[str] = set()
+        self._end = 0
+        self._known: dict[str, None] = {}
 
     def open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
-        told = os.pread(self._file, os.fstat(self._file).st_size, 0).decode("ascii", "replace").split("\n")
-        self._known = {
-            line for line in told[-_KEPT_MOST:] if len(line) == _ID_BYTES
-        }  # a torn last line is a message sent once more
+        if self._file >= 0:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            told = os.pread(self._file, os.fstat(self._file).st_size, 0).decode("ascii", "replace").split("\n")
+            # a torn last line is a message that is sent once more, with the same id
+            self._known = dict.fromkeys([line for line in told if len(line) == _LINE - 1][-_KEPT_MOST:])
+            self._write_anew()
+        except OSError as error:
+            raise Misconfigured(
+                f"{self._path} cannot be written: {error.strerror}",
+                fix="make room or set another CATCHUP_STATE_DIR; nothing was sent that is not known to be",
+            ) from error
 
     def has(self, id_: str) -> bool:
         return id_ in self._known
 
     def note(self, id_: str) -> None:
-        """One write: the kernel has it, whatever becomes of this process."""
-        os.write(self._file, f"{id_}\n".encode())
-        self._known.add(id_)
+        """One write into reserved room: the kernel has it, whatever becomes of this process."""
+        self._end += os.pwrite(self._file, f"{id_}\n".encode(), self._end)
+        self._known[id_] = None
 
     def forget(self, ids: Collection[str]) -> None:
         """These are in the journal by now."""
-        self._known.difference_update(ids)
-        os.ftruncate(self._file, 0)
-        if self._known:
-            os.write(self._file, "".join(f"{id_}\n" for id_ in self._known).encode())
+        if self._file < 0:
+            return
+        for id_ in ids:
+            self._known.pop(id_, None)
+        self._write_anew()
+
+    def _write_anew(self) -> None:
+        kept = "".join(f"{id_}\n" for id_ in self._known).encode()
+        os.pwrite(self._file, kept + b"\0" * _ROOM, 0)
+        self._end = len(kept)
 
     def close(self) -> None:
         if self._file >= 0:
