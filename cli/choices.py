@@ -14,7 +14,7 @@ from jobs.embedding import Embedding
 from jobs.engine.choose import choose_target
 from jobs.engine.job import Job
 from jobs.engine.options import Options
-from jobs.registry import find_jobs, load_job
+from jobs.registry import find_jobs, load_all
 from jobs.targets import Target, with_overrides
 from queries.errors import Misconfigured
 from queries.ledger import Ceilings
@@ -37,9 +37,9 @@ def targets_of(job: Job, settings: Settings) -> dict[str, Target]:
 
 def _job_of(name: str, table: TargetTable) -> str:
     """Whose target this is: a name that no job knows would be left out by every one of them, without a word."""
-    for job in find_jobs():
-        if any(target.name == name for target in load_job(job).targets):
-            return job
+    for job in load_all():
+        if any(target.name == name for target in job.targets):
+            return job.name
     if table.job not in find_jobs():
         said = "lacks job" if table.job is None else f"says job {table.job!r}, which does not exist"
         names = " or ".join(f'job = "{job}"' for job in find_jobs())
@@ -84,7 +84,7 @@ def options_from(flags: RunFlags, settings: Settings, target: Target) -> Options
         yes=flags.yes,
         fresh=flags.fresh,
         limit=flags.limit,
-        where=_filters(flags, target),
+        where=filters_from(flags, target),
         slice=_slice(flags, target),
         redo=_redo(flags, target),
         retry_failed=flags.retry_failed,
@@ -130,7 +130,7 @@ def _redo(flags: RunFlags, target: Target) -> Redo | None:
             raise Misconfigured(f"--redo-where {other[0]} is unknown", fix="model=NAME, prompt=HASH or edited")
 
 
-def _filters(flags: RunFlags, target: Target) -> tuple[tuple[str, str], ...]:
+def filters_from(flags: RunFlags, target: Target) -> tuple[tuple[str, str], ...]:
     for column, _ in flags.where or ():
         if column not in target.spec.filters:
             raise Misconfigured(

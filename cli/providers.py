@@ -46,7 +46,7 @@ def fit_to_provider(target: Target, provider: str) -> Target:
     if provider == "openai":
         return target
     if target.embedding is None:
-        return replace(target, model=LOCAL_CHAT)
+        return replace(target, model=LOCAL_CHAT, image="")  # it sees no pictures
     from queries.minilm import NAME
     from queries.minilm_model import DIMENSIONS, WINDOW
 

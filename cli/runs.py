@@ -16,6 +16,7 @@ from cli.report import named_line, write_json
 from cli.untrusted import clean
 from cli.visit import Place, show, visit
 from jobs.engine.verdict import Named
+from jobs.registry import find_jobs
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict, RunRecord
 from queries.table import Key
@@ -138,6 +139,11 @@ def resume(run: RunId, flags: RunFlags) -> None:
     record = visit(replace(flags, quiet=True), read, needs_ledger=True)
     if record.state in ("finished", "cancelled"):
         raise Misconfigured(f"run {record.run_id} is {record.state}", fix=f"start a new one: catchup {record.job}")
+    if record.job not in find_jobs():
+        raise Misconfigured(
+            f"run {record.run_id} is a part of other work",
+            fix=f"the same command goes on with it: catchup {record.job}",
+        )
     if record.params.get("redo") == ["any", ""]:
         again = f"catchup verify {record.target} --repair"
         if record.params.get("replaces"):

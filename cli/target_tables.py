@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -13,6 +13,7 @@ from jobs.targets import NAME
 from queries.errors import Misconfigured
 
 _SQL_NAME, _INDEX_NAME, _SPACE_NAME = f"^{NAME.pattern}$", "^[a-z0-9-]{1,45}$", r"^[\x20-\x7e]{0,512}$"
+_NAME_OR_NONE = f"^(?:{NAME.pattern})?$"
 # A pattern says nothing to whoever mistyped a name.
 MEANT = {
     _INDEX_NAME: "not a name that Pinecone gives an index; 1 to 45 small letters, digits and -",
@@ -75,6 +76,8 @@ class TargetTable(Strict):
     max_completion_tokens: int | None = Field(None, ge=16)
     max_characters: int | None = Field(None, ge=40)
     keep_provenance: bool | None = None
+    image: Annotated[str, Field(pattern=_NAME_OR_NONE)] | None = None
+    detail: Literal["low", "high"] | None = None
     store: Store | None = None
     index: Annotated[str, Field(pattern=_INDEX_NAME)] | None = None
     namespace: Annotated[str, Field(pattern=_SPACE_NAME)] | None = None

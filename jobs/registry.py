@@ -1,4 +1,4 @@
-"""Which jobs there are: every module of this package that says `JOB`."""
+"""Which jobs there are: every module of this package that says `JOB`, and `PART` if another one's command runs it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobs.engine.job import Job
 
 _JOB = re.compile(r"^JOB\b", re.MULTILINE)
+_PART = re.compile(r"^PART\b", re.MULTILINE)
 _SUMMARY = re.compile(r'"""(.+?)(?:"""|\n)')
 
 
@@ -33,3 +34,14 @@ def load_job(name: str) -> Job:
     module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
     job: Job = module.JOB
     return job
+
+
+def load_parts() -> list[Job]:
+    """Jobs without a command of their own: their targets are registered and configured like any other."""
+    files = sorted(Path(jobs.__path__[0]).glob("*.py"))
+    names = [file.stem for file in files if _PART.search(file.read_text(encoding="utf-8"))]
+    return [importlib.import_module(f"jobs.{name}").PART for name in names]
+
+
+def load_all() -> list[Job]:
+    return [*(load_job(name) for name in find_jobs()), *load_parts()]

@@ -19,7 +19,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """`image_url` is shown with the user's text, in this `detail` (low or high): the service fetches it, we never do."""
+    """`image_url` is shown with the user's text, in this `detail` (low or high): the service fetches it, not we."""
 
     model: str
     system: str

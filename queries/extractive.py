@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import log, sqrt
 
 from queries.chat import ChatAnswer, ChatRequest
+from queries.extractive_scenes import describe, is_of_scenes, roll_up
 from queries.sentences import Sentence, split_sentences, words_of
 
 NAME = "extractive-v1"
@@ -31,11 +32,18 @@ class LocalChat:
     async def ask(self, request: ChatRequest) -> ChatAnswer:
         """Never fails and costs nothing; text is None when no sentence is worth copying."""
         loop = asyncio.get_running_loop()
-        text = await loop.run_in_executor(self._thread, summarise, request.user)
+        text = await loop.run_in_executor(self._thread, _answer, request)
         return ChatAnswer(text or None, "stop", None, NAME, 0, 0)
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(request: ChatRequest) -> str:
+    user = request.user[:READ_AT_MOST]
+    if request.schema is not None:
+        return describe(user)
+    return roll_up(user) if is_of_scenes(user) else summarise(user)
 
 
 def summarise(user: str) -> str:

@@ -46,7 +46,7 @@ class Price:
         return (tokens_in * self.input_per_m + tokens_out * self.output_per_m) / PER_M
 
     def image_tokens(self, detail: str) -> int:
-        """The most an image can cost: its size is not known to us, and 8 tiles of 512 pixels are the largest it can be."""
+        """The most an image can cost: its size is not known to us."""
         if not self.image_base:
             return UNKNOWN_IMAGE
         return self.image_base + (0 if detail == "low" else TILES_MOST * self.image_tile)

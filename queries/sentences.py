@@ -106,19 +106,28 @@ def _stem(word: str) -> str:
     return word
 
 
+def count_sentences(text: str) -> int:
+    """Of a text on one line, as somebody wrote it: nothing is left out."""
+    return sum(1 for _ in _divide(text))
+
+
 def _cut(text: str) -> Iterator[str]:
     for block in _blocks(text):
-        start = 0
-        for end in _END.finditer(block):
-            at, following = end.start(), block[end.end() : end.end() + 2].lstrip()[:1]
-            shortened = block[at] == "." and following and _ABBREVIATION.search(block, max(0, at - 12), at + 1)
-            if shortened or following.islower():
-                continue
-            yield block[start : end.end()].strip()
-            start = end.end()
-        rest = block[start:].strip()
-        if rest:
-            yield rest
+        yield from _divide(block)
+
+
+def _divide(block: str) -> Iterator[str]:
+    start = 0
+    for end in _END.finditer(block):
+        at, following = end.start(), block[end.end() : end.end() + 2].lstrip()[:1]
+        shortened = block[at] == "." and following and _ABBREVIATION.search(block, max(0, at - 12), at + 1)
+        if shortened or following.islower():
+            continue
+        yield block[start : end.end()].strip()
+        start = end.end()
+    rest = block[start:].strip()
+    if rest:
+        yield rest
 
 
 def _blocks(text: str) -> Iterator[str]:

@@ -49,11 +49,24 @@ class TableSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewTables:
+    """Beside a table of videos: a snapshot a video and day, when each is due (if there is such a table), its age."""
+
+    snapshots: str = "view_snapshots"
+    priorities: str = "view_tracking_priority"
+    published: str = "published_at"
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
-    """Keys above `above` (exclusive) up to `upto` (inclusive); None is open."""
+    """Keys above `above` (exclusive) up to `upto` (inclusive); None is open. Where both are one key, that key alone."""
 
     above: Key | None = None
     upto: Key | None = None
+
+    @property
+    def is_one_key(self) -> bool:
+        return self.above is not None and self.above == self.upto
 
 
 @dataclass(frozen=True, slots=True)

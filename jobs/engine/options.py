@@ -19,7 +19,11 @@ class Only:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`among`: only rows whose key begins with one of these, whatever was selected before; a list is its own cursor."""
+    """`among`: only rows whose key begins with one of these, whatever was selected before; a list is its own cursor.
+
+    `picked` is how the job itself was told to choose: of another choice another run goes on.
+    `is_proven`: this process has written such rows already, so that none has to be tried by itself first.
+    """
 
     dry_run: bool = False
     yes: bool = False
@@ -46,4 +50,6 @@ class Options:
     edited_if_small: bool = False
     only: Only | None = None
     among: tuple[str, ...] | None = None
+    picked: tuple[tuple[str, str], ...] = ()
+    is_proven: bool = False
     keep_answers_s: float | None = None

@@ -21,7 +21,7 @@ from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
 from queries.errors import CatchupError, Misconfigured
 from queries.ledger import Hello, RunRecord
-from queries.table import PageQuery, TableFacts
+from queries.table import PageQuery, Slice, TableFacts
 
 _TICK_S = 0.1
 _EDITED_MOST = 200_000  # rows: about a second of the database, if each is a kilobyte
@@ -217,12 +217,14 @@ class Run:
 
     def _query(self) -> PageQuery:
         options = self.work.options
+        # one key is held by its lease and read by its list: a page's cursor would take it for its own end
+        bounds = Slice() if options.slice.is_one_key else options.slice
         return PageQuery(
             spec=self.work.target.spec,
             target=self.work.target.name,
             fingerprint=self._fingerprint,
-            above=options.slice.above,
-            upto=options.slice.upto,
+            above=bounds.above,
+            upto=bounds.upto,
             limit=1,
             where=options.where,
             among=options.among,

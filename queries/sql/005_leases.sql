@@ -1,20 +1,24 @@
 -- A lease is (target, key range). Time is the database's; a generation that only grows fences a zombie.
 
--- Two ranges (above, upto] overlap, compared in the key's own type and collation. Null is open.
+-- Two ranges (above, upto] overlap, compared in the key's own type and collation. Null is open; a range that begins and
+-- ends with one key is that key alone.
 create or replace function catchup.overlaps(spec jsonb, types jsonb, above jsonb, upto jsonb, other_above jsonb, other_upto jsonb)
 returns boolean language plpgsql stable security invoker set search_path = '' as $$
 declare
     answer boolean;
 begin
     execute format('select (%s) and (%s)',
-        catchup.before_sql(spec, types, above, other_upto), catchup.before_sql(spec, types, other_above, upto)) into answer;
+        catchup.before_sql(spec, types, above, other_upto, above = upto),
+        catchup.before_sql(spec, types, other_above, upto, other_above = other_upto)) into answer;
     return answer;
 end $$;
 
-create or replace function catchup.before_sql(spec jsonb, types jsonb, above jsonb, upto jsonb) returns text
+drop function if exists catchup.before_sql(jsonb, jsonb, jsonb, jsonb);
+create or replace function catchup.before_sql(spec jsonb, types jsonb, above jsonb, upto jsonb, is_one_key boolean) returns text
 language plpgsql stable security invoker set search_path = '' as $$
 declare
     columns text;
+    op text := case when is_one_key then '>=' else '>' end;
 begin
     if above->>0 is null or upto->>0 is null then
         return 'true';
@@ -27,7 +31,7 @@ begin
                   where a.attrelid = to_regclass(format('%I.%I', spec->>'schema', spec->>'table')) and a.attname = k.name), ''),
         k.name), ', ' order by k.n)
     into columns from jsonb_array_elements_text(spec->'key') with ordinality as k(name, n);
-    return format('(select %s from (select %s) t)', catchup.beside_key_sql(spec, types, '>', above), columns);
+    return format('(select %s from (select %s) t)', catchup.beside_key_sql(spec, types, op, above), columns);
 end $$;
 
 create or replace function public.catchup_take_lease(p text) returns jsonb

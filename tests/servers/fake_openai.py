@@ -24,6 +24,7 @@ from aiohttp import web
 from tests.servers.fake_batches import FakeBatches
 from tests.servers.fake_embeddings import Asked, read_asked, refuse_input, write_answer
 from tests.servers.fake_limits import Meter, say_duration
+from tests.servers.fake_scenes import IMAGE_TOKENS, as_asked, count_images, read_content
 from tests.servers.fake_script import BILLED, HOSTILE, REFUSALS, Meeting, Rule, error_body, read_script, share
 from tests.servers.fake_world import World
 
@@ -133,7 +134,7 @@ class FakeOpenAI:
         item, status = "?", 0
         try:
             body = await request.json()
-            user = next(m["content"] for m in reversed(body["messages"]) if m["role"] == "user")
+            user = next(read_content(m) for m in reversed(body["messages"]) if m["role"] == "user")
             item = self._item(user)
             self._remember(request, body)
             answer = await self._answer(request, world, item, user, body)
@@ -210,14 +211,14 @@ class FakeOpenAI:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self.settings.key and key != self.settings.key:
             return self._refuse("auth", body, key)
-        prompt_bytes = sum(len(m["content"].encode("utf-8", "replace")) for m in body["messages"])
-        tokens_in = math.ceil(prompt_bytes / 4 * self.settings.count_factor)
+        prompt_bytes = sum(len(read_content(m).encode("utf-8", "replace")) for m in body["messages"])
+        tokens_in = math.ceil(prompt_bytes / 4 * self.settings.count_factor) + IMAGE_TOKENS * count_images(body)
         refusal = self._limit(world, body, tokens_in + int(body.get("max_completion_tokens") or 16))
         if refusal is not None:
             return refusal
         met = Meeting(*(n := world.admit(item))[:1], item, *n[1:])
         action = next((r.action for r in self.rules if r.meets(self.settings.seed, met)), {"kind": "answer"})
-        text = self._text(action, user, met)
+        text = self._text(action, user, met, body)
         tokens_out = min(math.ceil(len(text.encode("utf-8", "replace")) / 4), body.get("max_completion_tokens") or 4096)
         if action.get("bill", action["kind"] in BILLED):
             usd = (tokens_in * self.settings.usd_in_per_m + tokens_out * self.settings.usd_out_per_m) / 1e6
@@ -287,7 +288,7 @@ class FakeOpenAI:
         text = said["error"]["message"].replace("{key}", shown).replace("{model}", str(body.get("model")))
         return self._json({"error": said["error"] | {"message": text}}, status)
 
-    def _text(self, action: dict[str, Any], user: str, met: Meeting) -> str:
+    def _text(self, action: dict[str, Any], user: str, met: Meeting, body: dict[str, Any] | None = None) -> str:
         fixed = {
             "same": "This video is about several interesting things and how they work.",
             "empty": " \n",
@@ -297,7 +298,8 @@ class FakeOpenAI:
             return TELLERS[action["kind"]](user)
         if "text" in action or action["kind"] in fixed:
             return str(action.get("text", fixed.get(action["kind"])))
-        return write_sentence(self.pattern.sub("", user), met.attempt if self.settings.vary else 0)
+        sentence = write_sentence(self.pattern.sub("", user), met.attempt if self.settings.vary else 0)
+        return sentence if body is None else as_asked(sentence, body)
 
     async def _act(
         self,
