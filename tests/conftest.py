@@ -13,4 +13,5 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.shell",
     "tests.servers.impaired",
     "tests.servers.vector_bench",
+    "tests.servers.vector_shell",
 ]
