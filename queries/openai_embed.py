@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
 
 import msgspec
 
@@ -13,13 +12,12 @@ from queries.errors import CatchupError, ItemPermanent, Misconfigured, Transient
 from queries.openai_bodies import read_error
 from queries.openai_client import OpenAIClient, Reply
 from queries.openai_errors import SERVICE
+from queries.openai_requests import embed_body, takes_dimensions
 from queries.openai_vectors import read_vectors
 
 ANSWER_AT_MOST = 256 * 2**20
 """2,048 vectors of 3,072 as plain JSON numbers are 140 MB; in base64 they are 34."""
 
-# Only these take `dimensions` (docstring of OpenAI's SDK 3.52, read 2026-11-21); gateways put their own name before it.
-_TAKES_DIMENSIONS = re.compile(r"(?:.*/)?text-embedding-3-")
 _UNWANTED = re.compile(
     r"matryoshka|not support|n't support|unsupported|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed", re.I
 )
@@ -54,7 +52,7 @@ class OpenAIEmbed:
         self._was_right: set[tuple[str, int]] = set()
 
     async def ask(self, request: EmbedRequest) -> EmbedAnswer:
-        names_dimensions = request.model not in self._whole_only and _TAKES_DIMENSIONS.match(request.model) is not None
+        names_dimensions = request.model not in self._whole_only and takes_dimensions(request.model)
         reply = await self._client.post("/embeddings", _encode(request, names_dimensions=names_dimensions))
         if not reply.is_success:
             raise self._refusal(reply, request, names_dimensions=names_dimensions)
@@ -87,11 +85,8 @@ class OpenAIEmbed:
 
 
 def _encode(request: EmbedRequest, *, names_dimensions: bool) -> bytes:
-    body: dict[str, Any] = {"model": request.model, "input": request.texts, "encoding_format": "base64"}
-    if names_dimensions:
-        body["dimensions"] = request.dimensions
     try:
-        return msgspec.json.encode(body)
+        return msgspec.json.encode(embed_body(request, names_dimensions=names_dimensions))
     except UnicodeEncodeError:
         raise ItemPermanent("The item's text is not valid Unicode.", reason="not_unicode", service=SERVICE) from None
 
