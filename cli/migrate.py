@@ -37,7 +37,14 @@ class MigrateFlags(WorldFlags):
     uninstall: Annotated[
         bool, typer.Option("--uninstall", help="Remove the ledger with all its runs; your own tables are not touched.")
     ] = False
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Needed by --uninstall.")] = False
+    set: Annotated[
+        str | None,
+        typer.Option("--set", metavar="NAME", help="Add the columns a job needs to your tables: rich-semantics."),
+    ] = None
+    down: Annotated[bool, typer.Option("--down", help="With --set: take them away again.")] = False
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Needed by --uninstall, and by --down where data would be lost.")
+    ] = False
 
 
 @app.command("migrate", epilog="Example: catchup migrate --print")
@@ -46,6 +53,8 @@ def migrate(flags: MigrateFlags) -> None:
     """Install or check the ledger in your database, or print its SQL.
 
     The targets that fit the database are registered: the ledger's functions write their cells and no other."""
+    if flags.down and flags.set is None:
+        raise Misconfigured("--down takes a set of columns away, and none is named", fix="add --set rich-semantics")
     if flags.uninstall and not (flags.yes or flags.print_sql):
         raise Misconfigured(
             "--uninstall deletes every run and verdict of the ledger", fix="add --yes, or --print to read it"
@@ -54,6 +63,10 @@ def migrate(flags: MigrateFlags) -> None:
 
 
 async def _do(place: Place, flags: MigrateFlags) -> int:
+    if flags.set is not None:
+        from cli.column_set import change
+
+        return await change(place, flags)
     from queries import migrations
 
     fitting, left = await fitting_targets(place)
