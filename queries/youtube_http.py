@@ -109,4 +109,6 @@ def _connect(conn: Any) -> None:
 
 def _is_dropped(kept: socket.socket) -> bool:
     """The server may close what it kept open for us; it has nothing to say before it is asked."""
-    return bool(select.select([kept], [], [], 0)[0])
+    looking = select.poll()  # select.select takes no descriptor above 1,023
+    looking.register(kept, select.POLLIN)
+    return bool(looking.poll(0))

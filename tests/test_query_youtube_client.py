@@ -60,12 +60,13 @@ async def test_fifty_ids_are_one_request_for_the_parts_that_are_needed(
     assert (fake_youtube.requests, fake_youtube.units) == (1, 1)
 
 
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["whole", "chunked"])
 @pytest.mark.parametrize("is_gzip", [False, True], ids=["plain", "gzip"])
 async def test_many_at_once_each_get_their_own_answer(
-    fake_youtube: FakeYouTube, open_client: Callable[..., YouTube], is_gzip: bool
+    fake_youtube: FakeYouTube, open_client: Callable[..., YouTube], is_gzip: bool, is_chunked: bool
 ) -> None:
     """A thread each and a connection each, kept open and used again."""
-    fake_youtube.configure(gzip=is_gzip, latency=0.005)
+    fake_youtube.configure(gzip=is_gzip, chunked=is_chunked, latency=0.005)
     client = open_client()
     batches = [ViewsRequest(tuple(f"b{b}_{n}" for n in range(50))) for b in range(80)]
     todo = iter(batches)

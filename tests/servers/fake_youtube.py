@@ -39,6 +39,7 @@ class Settings:
     key: str = ""
     """When set, any other key is refused."""
     gzip: bool = False
+    chunked: bool = False
     seed: int = 1
 
 
@@ -273,6 +274,11 @@ class _Connection(asyncio.Protocol):
         self._fake.statuses[status] += 1
         if self._fake.settings.gzip and self._takes_gzip:
             body, headers = gzip.compress(body, 1), {**headers, "Content-Encoding": "gzip"}
+        if self._fake.settings.chunked:
+            headers = {**headers, "Transfer-Encoding": "chunked"}
+            body = (
+                b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:99], body[99:]) if part) + b"0\r\n\r\n"
+            )
         self.transport.write(_whole(status, body, **headers))
         self._done()
 
@@ -297,7 +303,8 @@ def _check(asked: Asked) -> tuple[int, dict[str, Any]] | None:
 
 def _whole(status: int, body: bytes, **headers: str) -> bytes:
     kind = "text/html" if body[:1] == b"<" else "application/json; charset=UTF-8"
-    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}"]
+    lines += [] if "Transfer-Encoding" in headers else [f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
