@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start|minilm|recall|vectors] [--seconds 180] [--rows 10000,100000]"""
+"""python -m bench [pace|memory|start|minilm|recall|vectors|views] [--seconds 180] [--rows 10000,100000]"""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bench import memory, minilm, pace, recall, vectors
+from bench import memory, minilm, pace, recall, vectors, views
 from bench.world import world
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="all", choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors"]
+        "what",
+        nargs="?",
+        default="all",
+        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views"],
     )
     parser.add_argument("--seconds", type=int, default=180)
-    parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000")
+    parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000; views: 178376")
+    parser.add_argument("--latency", type=float, default=views.LATENCY_S, help="views: of the stub, in seconds")
     parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
     asked = parser.parse_args()
     if asked.what in ("all", "start"):
@@ -46,6 +50,8 @@ def main() -> None:
                 say("memory", memory.measure(place, int(rows)))
         if asked.what == "vectors":  # not among all: it makes an environment for the peers
             vectors.measure(place, int(asked.rows or 20_000), say)
+        if asked.what == "views":
+            say("views", views.measure(place, int(asked.rows or views.VIDEOS), asked.latency))
 
 
 def measure_start() -> dict[str, float]:
