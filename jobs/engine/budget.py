@@ -41,6 +41,10 @@ class Budget:
         return not (c.run_usd is None and c.hour_usd is None and c.day_usd is None)
 
     @property
+    def granted_usd(self) -> float:
+        return self._granted_usd
+
+    @property
     def idle_usd(self) -> float:
         return max(0.0, self._granted_usd - self._reserved_usd - self.spent_usd - self.possibly_usd)
 
