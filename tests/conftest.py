@@ -13,5 +13,6 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.shell",
     "tests.servers.impaired",
     "tests.servers.vector_bench",
+    "tests.servers.batch_bench",
     "tests.servers.vector_shell",
 ]

@@ -139,8 +139,8 @@ begin
         requests = coalesce((c->>'requests')::integer, b.requests), tokens = coalesce((c->>'tokens')::bigint, b.tokens),
         reserved_usd = coalesce((c->>'reserved_usd')::numeric, b.reserved_usd),
         files = b.files || coalesce(c->'files', '{}'),
-        upload_at = case when c ? 'uploading' then now() else b.upload_at end,
-        create_at = case when c ? 'creating' then now() else b.create_at end,
+        upload_at = case when c ? 'forget_tries' then null when c ? 'uploading' then now() else b.upload_at end,
+        create_at = case when c ? 'forget_tries' then null when c ? 'creating' then now() else b.create_at end,
         seen_at = case when c ? 'remote' then now() else b.seen_at end,
         progress_at = case when c ? 'remote' and c->'remote' <> b.remote then now() else b.progress_at end,
         status = coalesce(c->'remote'->>'status', b.status), remote = coalesce(c->'remote', b.remote)
@@ -150,8 +150,8 @@ end $$;
 
 create or replace function public.catchup_chunks(p text) returns jsonb
 language sql stable security invoker set search_path = '' set timezone = 'UTC' as $$
-    select jsonb_build_object('chunks', coalesce(jsonb_agg(catchup.chunk_json(f::catchup.batches) order by f.made_at desc, f.chunk desc), '[]'))
-    from (select b.* from catchup.batches b, (select p::jsonb->0 as q) a
+    select jsonb_build_object('chunks', coalesce(jsonb_agg(catchup.chunk_json(f.b) order by f.made_at desc, f.chunk desc), '[]'))
+    from (select b, b.made_at, b.chunk from catchup.batches b, (select p::jsonb->0 as q) a
           where (q->>'target' is null or b.target = q->>'target') and (q->>'chunk' is null or b.chunk = q->>'chunk')
             and (q->>'run_id' is null or b.run_id = q->>'run_id')
             and (b.is_open or not coalesce((q->>'open_only')::boolean, false))
@@ -205,7 +205,8 @@ begin
                 coalesce(q->>'above_chunk', ''), coalesce((q->>'above')::integer, -1)) end,
         (q->>'limit')::integer, spec->'key'->>0, catchup.key_sql(spec), catchup.guard_sql(spec, 'j.rows'),
         catchup.object_sql(catchup.shown(spec), ''), catchup.object_sql(spec->'cells', '::text'),
-        catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')), catchup.candidates_sql(q, shape->'types'),
+        catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')),
+        case when q->>'chunk' is null then catchup.candidates_sql(q - 'above', shape->'types') else 'true' end,
         shape->>'rel', catchup.same_key_sql(spec, shape->'types'), catchup.joined_sql(spec))
     into rows;
     return jsonb_build_object('rows', rows) || catchup.took_ms();

@@ -1,0 +1,45 @@
+"""Where the files of batches lie: in the private state directory, named by us and never by data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from queries.batch_ledger import Chunk
+
+_KINDS = ("input", "output", "error")
+
+
+class Folder:
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "batches"
+
+    def prepare(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    def input(self, chunk: str) -> Path:
+        return self.path / f"{chunk}.jsonl"
+
+    def result(self, chunk: str, kind: str) -> Path:
+        return self.path / f"{chunk}.{kind}.jsonl"
+
+    def sweep(self, run_id: str, keep: Iterable[str]) -> None:
+        """Files that a killed process had not finished writing."""
+        known = {self.input(chunk).name for chunk in keep}
+        for path in self.path.glob(f"{run_id}-*.jsonl"):
+            if path.name.count(".") == 1 and path.name not in known:
+                path.unlink(missing_ok=True)
+
+    def drop_input(self, chunk: str) -> None:
+        self.input(chunk).unlink(missing_ok=True)
+
+
+def remote_name(chunk: Chunk) -> str:
+    """By this name an upload whose answer was lost is found again: the chunk, and the hash of what is in it."""
+    return f"catchup-{chunk.chunk}-{chunk.sha256[:16]}.jsonl"
+
+
+def open_private(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,59 @@
+"""submit-batch from start to verdict: the engine's run, with another session and another plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jobs.batching.options import BatchWork
+from jobs.batching.report import NAME, verdict_of_batches
+from jobs.batching.session import BatchSession
+from jobs.engine.opening import Opened, Opening
+from jobs.engine.run import Run
+from jobs.engine.session import Session
+from jobs.engine.verdict import Verdict
+from queries.errors import Misconfigured
+from queries.ledger import RunRecord
+from queries.table import TableFacts
+
+
+class BatchRun(Run):
+    def __init__(self, errand: BatchWork) -> None:
+        super().__init__(errand.work)
+        self.errand = errand
+        self.name = NAME
+        self._means = replace(self._means, price=errand.price)
+
+    async def go(self) -> Verdict:
+        verdict = await super().go()
+        session = self.session if isinstance(self.session, BatchSession) else None
+        return verdict_of_batches(verdict, session, self.errand)
+
+    def _begin(self, opened: Opened) -> Session:
+        return BatchSession(self.errand, self._database, self.stop, opened, self._query(), self.books)
+
+    async def _facts(self) -> TableFacts:
+        await self._refuse_beside_paid()
+        return await super()._facts()
+
+    async def _refuse_beside_paid(self) -> None:
+        """Answers that a live run has paid for and not stored would be bought again."""
+        work = self.work
+        of = (work.target.name, work.options.slice, work.job.name)
+        record = await self._database.insist(lambda: work.ledger.unfinished_run(*of))
+        if record is not None and record.unconfirmed:
+            raise Misconfigured(
+                f"run {record.run_id} of {record.job} has up to {record.unconfirmed} paid answers that are not stored",
+                fix=f"let it store them first: `catchup runs resume {record.run_id}`",
+            )
+
+    async def _give_up(self, opening: Opening, record: RunRecord) -> None:
+        desk = self.errand.desk
+        chunks = await self._database.insist(lambda: desk.chunks(run_id=record.run_id, open_only=True))
+        if chunks:
+            names = ", ".join(chunk.chunk for chunk in chunks)
+            raise Misconfigured(
+                f"{names} of run {record.run_id} were handed in with other settings and are not collected yet",
+                fix="collect them with the old settings, or give up what they bring: "
+                "`catchup batches cancel CHUNK --abandon`",
+            )
+        await super()._give_up(opening, record)
