@@ -179,7 +179,7 @@ def as_asked(target: Target, flags: RunFlags, settings: Settings, kind: str) -> 
 def _is_reembed(flags: ReembedFlags) -> bool:
     """Half of what belongs together would be taken for the whole."""
     if not flags.reembed:
-        names = ("into", "dimensions", "index", "switch", "delete_orphans")
+        names = ("into", "dimensions", "index", "switch", "delete_orphans", "accept_missing")
         alone = [name.replace("_", "-") for name in names if getattr(flags, name)]
         if alone:
             raise Misconfigured(f"--{alone[0]} means nothing without --reembed", fix="add --reembed, or leave it out")
@@ -190,6 +190,8 @@ def _is_reembed(flags: ReembedFlags) -> bool:
         raise Misconfigured(
             "--reembed takes every row that the new place does not have", fix="leave out --redo-where and --edited"
         )
+    if flags.accept_missing and not flags.switch:
+        raise Misconfigured("--accept-missing is a word about --switch", fix="add --switch, or leave it out")
     if flags.switch and (flags.limit or flags.where or flags.slice):
         raise Misconfigured(
             "--switch is for a whole table, and this run is for a part of it",

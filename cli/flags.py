@@ -12,6 +12,9 @@ import typer
 
 from cli import quantities
 
+ACCEPTED_MOST = 100
+"""Rows without a vector that --switch may leave behind: more are no exceptions, and could not all be named."""
+
 Flags = TypeVar("Flags")
 
 
@@ -140,9 +143,7 @@ class RunFlags(WorldFlags):
         Pair | None,
         option(read=read_range, metavar="LOW..HIGH", help="Only keys above LOW up to HIGH; either may be left out."),
     ] = None
-    retry_failed: Annotated[bool, option("--retry-failed", help="Take rows that failed or were skipped again.")] = (
-        False
-    )
+    retry_failed: Annotated[bool, option("--retry-failed", help="Take rows that failed or were skipped again.")] = False
     redo_where: Annotated[
         Pair | None,
         option(read=read_redo, metavar="WHAT", help="Redo filled rows: model=NAME, prompt=HASH or edited."),
@@ -192,9 +193,7 @@ class RunFlags(WorldFlags):
             "--abandon-journal", help="Resume without the other host's journal; its unconfirmed rows are paid again."
         ),
     ] = False
-    error_on_nothing: Annotated[bool, option("--error-on-nothing", help="Exit 9 when there was nothing to do.")] = (
-        False
-    )
+    error_on_nothing: Annotated[bool, option("--error-on-nothing", help="Exit 9 when there was nothing to do.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +241,17 @@ class ReembedFlags(VectorFlags):
         bool, option("--switch", help="When all are there, change catchup.toml over to the new place. With --reembed.")
     ] = False
     delete_orphans: Annotated[
-        bool, option("--delete-orphans", help="Delete vectors there that belong to no row. With --reembed.")
+        bool, option("--delete-orphans", help="Delete vectors there that no row wants. With --reembed.")
     ] = False
+    accept_missing: Annotated[
+        int | None,
+        option(
+            min=1,
+            max=ACCEPTED_MOST,
+            metavar="N",
+            help="Switch though up to N rows failed and have no vector there; they are named. With --switch.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +266,6 @@ class VerifyFlags(VectorFlags):
         option("--adopt", help="Trust vectors that the ledger does not know: their rows are marked as done, unpaid."),
     ] = False
     delete_orphans: Annotated[
-        bool, option("--delete-orphans", help="Delete vectors that belong to no row; only with --repair.")
+        bool, option("--delete-orphans", help="Delete vectors that no row wants; only with --repair.")
     ] = False
     out: Annotated[Path | None, option(metavar="FOLDER", help="Write the keys of each kind to a file there.")] = None

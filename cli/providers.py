@@ -167,6 +167,7 @@ def open_space(settings: Settings, target: Target, road: Road, allow_hosts: Iter
     return PineconeSpace(
         settings.pinecone_api_key.get_secret_value().strip(),
         index_host=settings.pinecone_index_host,
+        controller_host=settings.pinecone_controller_host,
         index=embedding.index,
         namespace=embedding.namespace,
         allow_hosts={*settings.allow_hosts, *allow_hosts},

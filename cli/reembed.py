@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.choices import targets_of
-from cli.flags import ReembedFlags, RunFlags
+from cli.flags import ACCEPTED_MOST, ReembedFlags, RunFlags
 from cli.job_command import finish, run_work
 from cli.layout import count
 from cli.providers import open_space
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cli.view import View
     from jobs.engine.verification import Difference
     from jobs.engine.work import Work
+    from queries.table import Key
 
 _ENDED = (Exit.DONE, Exit.NOTHING_TO_DO, Exit.SOME_NAMED)
 
@@ -63,8 +65,10 @@ class _Reembedding:
         if self.flags.switch and not self.flags.dry_run:
             self._draft().discard()  # what cannot be written is refused before anything is paid
         verdict = await run_work(self.work, self.view, self.signals)
-        if self.flags.dry_run or verdict.exit not in _ENDED or verdict.books.failed:
+        if self.flags.dry_run or verdict.exit not in _ENDED:
             return verdict
+        if verdict.books.failed and not self.flags.accept_missing:
+            return self._held_up(verdict)
         if verdict.pending_beyond or self.flags.limit or self.flags.where or self.flags.slice:
             note = "a part of the table is done: it is compared and switched by the run for all of it"
             return replace(verdict, notes=(*verdict.notes, note))
@@ -97,21 +101,29 @@ class _Reembedding:
 
     async def _conclude(self, verdict: Verdict) -> Verdict:
         found = await self.beside.find_difference()
+        failed = _name_failed(verdict)
         again = replace(found.to_repair(adopt=True), free=frozenset())  # of unknown making: embedded, not trusted
+        again = replace(again, keys=frozenset(key for key in again.keys if " ".join(key) not in failed))
         if again.keys:
             self.view.say(
                 f"{count(len(again.keys), 'row')} differ from {self.place}: edited meanwhile, or lost there; once more"
             )
+            before = tuple(named for named in verdict.named if named.key in failed)
             verdict = await self._run_again(verdict, again)
-            if verdict.exit not in _ENDED or verdict.books.failed:
+            verdict = replace(verdict, named=(*before, *verdict.named))
+            if verdict.exit not in _ENDED:
                 return verdict
+            if verdict.books.failed and not self.flags.accept_missing:
+                return self._held_up(verdict)
+            failed |= _name_failed(verdict)
             found = await self.beside.find_difference()
         if found.orphans and self.flags.delete_orphans:
             await drop_orphans(self.work, self.view, self.signals, found)
             found.orphans = []
         facts = {"rows": found.rows, "vectors": found.vectors, "good": found.good}
         verdict = replace(verdict, facts={**verdict.facts, "compared": facts})
-        if count_difference(found):
+        without = self._accept(found, failed)
+        if count_difference(found) > len(without):
             return self._differs(verdict, found)
         filled = (
             f"{self.place} is filled: {found.good:,} of {found.rows:,} rows have their vector there, {_say_rest(found)}"
@@ -119,7 +131,28 @@ class _Reembedding:
         if not self.flags.switch:
             return replace(verdict, exit=Exit.DONE, headline=filled, next_command=self._command(switch=True))
         await self._switch()
-        return self._switched(replace(verdict, exit=Exit.DONE, headline=filled))
+        if without:
+            filled += f"; {count(len(without), 'row')} failed and {'has' if len(without) == 1 else 'have'} none there"
+        exit_ = Exit.SOME_NAMED if without else Exit.DONE
+        return self._switched(replace(verdict, exit=exit_, headline=filled))
+
+    def _accept(self, found: Difference, failed: Collection[str]) -> list[Key]:
+        """Rows that the operator lets go without a vector: so few, and each of them because it failed."""
+        most = self.flags.accept_missing or 0
+        if not self.flags.switch or len(found.missing) > most or any(" ".join(k) not in failed for k in found.missing):
+            return []
+        return found.missing
+
+    def _held_up(self, verdict: Verdict) -> Verdict:
+        """A row that fails every time must not keep the new place from being used for ever; nor go without a word."""
+        failed = verdict.books.failed.total()
+        if failed > ACCEPTED_MOST or self.flags.limit or self.flags.where or self.flags.slice:
+            return verdict
+        fix = (
+            f"correct {'this row' if failed == 1 else 'these rows'}, or go over without: "
+            f"--switch --accept-missing {failed}"
+        )
+        return replace(verdict, fix=fix)
 
     async def _run_again(self, first: Verdict, again: Only) -> Verdict:
         """Under what is left of the ceiling; the first verdict is shown, since the second one is of other rows."""
@@ -129,7 +162,7 @@ class _Reembedding:
         if ceilings.run_usd is not None:
             spent = first.money.actual_usd + first.money.possibly_usd
             ceilings = replace(ceilings, run_usd=max(0.0, ceilings.run_usd - spent))
-        options = replace(options, only=again, redo=Redo("any"), ceilings=ceilings)
+        options = replace(options, only=again, redo=Redo("any"), ceilings=ceilings, retry_failed=True)
         return await run_work(replace(self.work, options=options), self.view, self.signals)
 
     def _differs(self, verdict: Verdict, found: Difference) -> Verdict:
@@ -196,6 +229,10 @@ class _Reembedding:
     def _command(self, *, switch: bool = False) -> str:
         command = self.work.command.replace(" --dry-run", "")
         return f"{command} --switch" if switch and not self.flags.switch else command
+
+
+def _name_failed(verdict: Verdict) -> set[str]:
+    return {named.key for named in verdict.named if named.state == "failed"}
 
 
 def _say_rest(found: Difference) -> str:

@@ -63,6 +63,7 @@ class Settings(Strict):
     openai_base_url: Annotated[str, AfterValidator(project.check_url)] | None = None
     pinecone_api_key: Secret | None = None
     pinecone_index_host: Annotated[str, AfterValidator(project.check_url)] | None = None
+    pinecone_controller_host: Annotated[str, AfterValidator(project.check_url)] | None = None
     broker_url: Annotated[Secret, AfterValidator(check_broker_url)] | None = None
     state_dir: Path = Field(default_factory=lambda: project.default_state_dir(os.environ))
     model: str | None = None
@@ -95,6 +96,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "OPENAI_BASE_URL": ("openai_base_url",),
     "PINECONE_API_KEY": ("pinecone_api_key",),
     "PINECONE_INDEX_HOST": ("pinecone_index_host",),
+    "PINECONE_CONTROLLER_HOST": ("pinecone_controller_host",),
     "BROKER_URL": ("broker_url",),
     "CATCHUP_MODEL": ("model",),
     "CATCHUP_MAX_COST_RUN": ("limits", "max_cost_run"),

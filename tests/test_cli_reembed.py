@@ -13,6 +13,7 @@ from jobs.default_targets import SUMMARIES
 from queries.errors import Misconfigured
 from tests.servers.bench import Bench
 from tests.servers.fake_pinecone import FakePinecone
+from tests.servers.fake_script import rule
 from tests.servers.shell import Ended, Shell
 
 PGVECTOR = """# Ours, since 2024.
@@ -312,3 +313,63 @@ def test_a_file_that_is_no_toml_is_left_alone() -> None:
     with pytest.raises(Misconfigured, match="could not be changed") as refusal:
         change("[targets\n", "summaries", VALUES)
     assert "namespace = 'new'" in refusal.value.fix
+
+
+async def test_a_row_that_fails_every_time_holds_the_switch_up_until_that_is_accepted(
+    served: Shell, bench: Bench
+) -> None:
+    """Never in silence: named, with the words that go over without it, and no more rows than were said."""
+    bad = "update videos set llm_summary = '[[item:bad]] ' || id where id in ('v000004', 'v000005')"
+    await bench.database.run(bad)
+    bench.fake.script(rule("zero_one", on={"item": "bad"}))
+    for _ in range(2):
+        held = await _reembed(served, "--switch")
+        assert (held["exit"], sorted(row["key"] for row in held["named"])) == (3, ["v000004", "v000005"]), held["all"]
+        assert "--accept-missing 2" in held["fix"]
+    too_few = await _reembed(served, "--switch", "--accept-missing", "1")
+    assert (too_few["exit"], "switched" in too_few, _toml(served)) == (3, False, PGVECTOR), too_few["all"]
+    done = await _reembed(served, "--switch", "--accept-missing", "2")
+    assert (done["exit"], done["switched"]["namespace"]) == (3, "new"), done["all"]
+    assert "2 rows failed and have none there" in done["headline"]
+    assert sorted(row["key"] for row in done["named"]) == ["v000004", "v000005"]
+    assert (await _difference(served))["missing"] == ["v000004", "v000005"]
+
+
+async def test_what_is_lost_is_not_accepted_as_failed(served: Shell, bench: Bench) -> None:
+    """The number is for rows that cannot be embedded: an orphan, or a vector that vanishes again, still holds it up."""
+    await _reembed(served)
+    await bench.database.run("delete from videos where id = 'v000011'")
+    held = await _reembed(served, "--switch", "--accept-missing", "100")
+    assert (held["exit"], "switched" in held, _toml(served)) == (3, False, PGVECTOR), held["all"]
+    ended = await _vectorize(served, *LARGE, "--accept-missing", "3")
+    assert (ended.code, "--switch" in ended.err) == (10, True), ended.err
+
+
+async def test_another_index_is_made_filled_and_gone_over_to(
+    wired: Shell, bench: Bench, fake_pinecone: FakePinecone
+) -> None:
+    """An index has one dimension: --index names the one that is to be, --create-index makes it; the old one stays."""
+    await _summarise(bench, 30)
+    fake_pinecone.configure(index="youtube-titles-prod", dimension=512, lag_s=0.1)
+    fake_pinecone.reset()
+    wired.env |= {
+        "PINECONE_API_KEY": fake_pinecone.settings.key or "pcsk_test",
+        "PINECONE_CONTROLLER_HOST": fake_pinecone.url,
+    }
+    ended = await _vectorize(wired, "--create-namespace")
+    assert ended.code == 0, ended.out + ended.err
+    refused = await _reembed(wired, "--index", "videos-256")
+    assert (refused["exit"], "--create-index" in refused["fix"]) == (10, True), refused["all"]
+    switched = await _reembed(wired, "--index", "videos-256", "--create-index", "--switch")
+    assert switched["exit"] == 0, switched["all"]
+    assert switched["switched"]["index"] == "videos-256"
+    assert (fake_pinecone.indexes["videos-256"].dimension, len(fake_pinecone.vectors("new", "videos-256"))) == (256, 30)
+    assert len(fake_pinecone.vectors("llm-summaries", "youtube-titles-prod")) == 30
+    assert (await _vectorize(wired)).code == 0
+    found = await _difference(wired)
+    assert (found["exit"], found["good"]) == (0, 30)
+    (way_back,) = [note for note in switched["notes"] if "The way back" in note]
+    before = bench.fake.world.embedded.total()
+    ended = await wired.run(*way_back.rpartition("catchup ")[2].split(), "--yes", "--db-load", "100%")
+    assert (ended.code, bench.fake.world.embedded.total() - before) == (0, 0), ended.out + ended.err
+    assert tomllib.loads(_toml(wired))["targets"]["summaries"]["index"] == "youtube-titles-prod"
