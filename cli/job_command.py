@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cli.signals import Signals
     from cli.view import View
     from jobs.engine.job import Job
+    from jobs.engine.run import Run
     from jobs.engine.verdict import Exit, Verdict
     from jobs.engine.work import Work
     from queries.road import Road
@@ -145,10 +146,10 @@ async def make_work(
     )
 
 
-async def run_work(work: Work, view: View, signals: Signals) -> Verdict:
+async def run_work(work: Work, view: View, signals: Signals, run: Run | None = None) -> Verdict:
     from jobs.engine.run import Run
 
-    run = Run(work)
+    run = run or Run(work)
 
     def stop(exit_: Exit, why: str) -> None:
         run.ask_stop(exit_, why)

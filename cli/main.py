@@ -18,6 +18,9 @@ Start with `catchup init`, look with `--dry-run`, then run the job."""
 
 # name: (module, what it does). A module is imported when its command is used.
 COMMANDS = {
+    "submit-batch": ("cli.submit_batch", "The work of a job at half the price, by OpenAI's Batch API: hand in, collect."),
+    "batches": ("cli.batches", "List, show, cancel and collect batches."),
+    "plan": ("cli.lanes", "Compare the live road, batches and both: when each is done, and what it costs."),
     "runs": ("cli.runs", "List, show, resume, cancel and prune runs."),
     "verify": ("cli.verify", "Compare rows and their vectors, both ways; repair what differs."),
     "search": ("cli.search", "Find the rows whose text is nearest to what is asked."),
