@@ -100,7 +100,7 @@ class Inline:
             while True:
                 left = None if self.selection.limit is None else self.selection.limit - self._selected
                 if left == 0:
-                    self._more = True
+                    self._more = self._more or bool(await self._look(replace(query, limit=1)))
                     return
                 page = await self._look(replace(query, limit=min(BLOCK, left or BLOCK)))
                 if not page:
@@ -135,6 +135,8 @@ class Inline:
             self.steps.summary.watcher.plan(plan)
         if self.options.dry_run:
             return False
+        for plan in self._plans:
+            planning.refuse_new_triggers(plan.new_triggers, self.options)
         last = self._plans[-1]
         why = planning.why_confirm(replace(last, last_time=None), replace(self.options, limit=self.selection.limit))
         if why and not self.options.yes and not await self.steps.summary.watcher.confirm(last, why):

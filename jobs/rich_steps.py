@@ -98,7 +98,14 @@ class Stepping:
         self.totals = Totals()
         self.running: Run | None = None
         self.asked: tuple[Exit, str] | None = None
+        self.spent_before_usd = 0.0
         self._proven: set[str] = set()
+
+    def begin_anew(self) -> Totals:
+        """New totals under what is left of the same ceiling; returns the old ones."""
+        before, self.totals = self.totals, Totals()
+        self.spent_before_usd += before.spent_usd
+        return before
 
     def ask_stop(self, exit_: Exit, why: str) -> None:
         self.asked = self.asked or (exit_, why)
@@ -129,6 +136,7 @@ class Stepping:
             among=among,
             slice=slice_,
             is_proven=name in self._proven,
+            is_planned=True,
             ceilings=self._what_is_left(work.options.ceilings),
             max_runtime_s=self._time_left(work.options, work.clock.now()),
         )
@@ -145,7 +153,7 @@ class Stepping:
     def _what_is_left(self, ceilings: Ceilings) -> Ceilings:
         if ceilings.run_usd is None:
             return ceilings
-        return replace(ceilings, run_usd=max(0.0, ceilings.run_usd - self.totals.spent_usd))
+        return replace(ceilings, run_usd=max(0.0, ceilings.run_usd - self.spent_before_usd - self.totals.spent_usd))
 
     def _time_left(self, options: Options, now: float) -> float | None:
         return options.max_runtime_s if self.until is None else max(0.0, self.until - now)

@@ -83,6 +83,22 @@ SUMMARY = Target(
     max_completion_tokens=400,
     max_characters=4_000,
 )
+STATUS = Target(
+    name="video-status",
+    job=JOB_NAME,
+    spec=TableSpec(
+        table="videos",
+        key=("id",),
+        read=("has_rich_semantics",),
+        cells=("status", "error_message"),
+        pending=(Condition("has_rich_semantics", "is not true"),),
+    ),
+    cells={"status": "PROCESSING", "error_message": "answer"},  # as its workers go on, never by a run
+    prompt="",
+    model="",
+    text=(),
+    max_completion_tokens=0,
+)
 
 
 def pair(scenes: Target, summary: Target) -> Target:

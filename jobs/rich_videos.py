@@ -24,7 +24,7 @@ class SummariseScenes:
     service: Literal["chat"] = "chat"
     packing: None = None
     example: str = "catchup reprocess-videos --inline --dry-run"
-    targets: tuple[Target, ...] = (rich_targets.SUMMARY,)
+    targets: tuple[Target, ...] = (rich_targets.SUMMARY, rich_targets.STATUS)
 
     def expects(self, row: Row, means: Means) -> tuple[str, ...]:
         return ()

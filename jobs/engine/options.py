@@ -22,7 +22,8 @@ class Options:
     """`among`: only rows whose key begins with one of these, whatever was selected before; a list is its own cursor.
 
     `picked` is how the job itself was told to choose: of another choice another run goes on.
-    `is_proven`: this process has written such rows already, so that none has to be tried by itself first.
+    `is_proven`: this process has written such rows already, so that none has to be tried by itself first; `is_planned`:
+    this is a part of what somebody has seen the plan of. `tries_most` rows may fail before one is proven.
     """
 
     dry_run: bool = False
@@ -52,4 +53,6 @@ class Options:
     among: tuple[str, ...] | None = None
     picked: tuple[tuple[str, str], ...] = ()
     is_proven: bool = False
+    is_planned: bool = False
+    tries_most: int = 5
     keep_answers_s: float | None = None

@@ -28,6 +28,7 @@ _LEAST_SHARE = 0.3
 _SHARED_BELOW = 0.15
 _EVEN_S = 0.25  # of the tokens: a window of a second that one request fills swings between all and nothing
 _MORE = 1.2  # than the mean, where every request has to carry as many tokens as it may
+_NO_SHARE_S = 0.25  # until it is looked again whether there is one
 _CATCH_UP_S = 0.1  # how much lateness of our own event loop is made good at once
 
 
@@ -46,6 +47,7 @@ class Meter:
         self._most_per_min = most_per_min
         self.per_s: float | None = most_per_min / 60 if most_per_min else None
         self.scale = 1.0
+        self.share = 1.0  # of the limit: what is left at the server is what all who share it have left
         self.binds = False
         self._estimated = estimated
         self._next_at = 0.0
@@ -56,12 +58,16 @@ class Meter:
         self._fastest = _FASTEST
 
     def wait_s(self, now: float) -> float:
-        return 0.0 if self.per_s is None else max(0.0, self._next_at - now)
+        if self.per_s is None:
+            return 0.0
+        return max(0.0, self._next_at - now) if self.share > 0 else _NO_SHARE_S
 
     def take(self, cost: float, now: float) -> None:
         if self.per_s is None:
             return
-        self._next_at = max(self._next_at, now - _CATCH_UP_S) + cost * self.scale / (self.per_s * self._pace())
+        self._next_at = max(self._next_at, now - _CATCH_UP_S) + cost * self.scale / (
+            self.per_s * self.share * self._pace()
+        )
 
     def _pace(self) -> float:
         """As a share of the limit. A known cost needs no steering until others use the limit as well."""
@@ -183,7 +189,11 @@ class RateLimit:
 
     @property
     def per_min(self) -> float | None:
-        return None if self.requests.per_s is None else self.requests.per_s * 60
+        return None if self.requests.per_s is None else self.requests.per_s * self.requests.share * 60
+
+    def is_held_back(self) -> bool:
+        """Whether the limit, and not the work, decides the pace now."""
+        return self._turn.locked()
 
     def bound_by(self) -> str:
         """What kept us back most so far; empty when the limits never did."""
