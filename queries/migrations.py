@@ -23,6 +23,7 @@ _FUNCTIONS = (
     *("open_run", "reopen_run", "runs", "close_run", "ask_cancel", "cancel_dead", "named", "standing", "prune"),
     *("take_lease", "beat", "release", "take_lump", "settle_run"),
     *("space_facts", "space_create", "space_put", "space_seen", "space_ids", "space_delete", "space_query"),
+    *("share_rate", "leave_rate", "move_status"),
     *("column_facts", "column_query", "place", "claim_place", "switch_target"),
     *("open_chunk", "claim_rows", "note_chunk", "chunks", "take_chunks", "batch_page", "put_back", "forget_back"),
     *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit"),
