@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cli.flags import VectorFlags
 from cli.layout import Line
 from cli.providers import choose_provider, choose_store, fit_to_provider, open_space
 from cli.untrusted import clean
@@ -11,9 +14,15 @@ from cli.visit import Place
 from queries.errors import CatchupError
 
 if TYPE_CHECKING:
+    from cli.flags import RunFlags
     from jobs.embedding import Embedding
+    from jobs.engine.verdict import Verdict
+    from jobs.engine.work import Work
     from jobs.targets import Target
     from queries.vector_column import VectorColumn
+
+
+_MANY = 10_000  # vectors: from here on a search that reads all of them is felt
 
 
 def as_run(place: Place, target: Target) -> Target:
@@ -121,3 +130,42 @@ async def _look_at_model(place: Place, target: Target, embedding: Embedding, nam
     if (known.model, known.dimensions) == (target.model, embedding.dimensions):
         return [Line(target.name, clean(said))]
     return [Line(target.name, clean(f"{said}; the target would add others and is refused"), "bad")]
+
+
+async def hint_at_index(work: Work, flags: RunFlags, verdict: Verdict) -> Verdict:
+    """After a load into Postgres: the index that search wants, where there is none and the vectors are many."""
+    from jobs.engine.verdict import Exit
+    from queries.road import BinaryRoad
+    from queries.vector_index import sql_for
+
+    embedding, is_full = work.target.embedding, verdict.exit in (Exit.DONE, Exit.SOME_NAMED)
+    is_load = is_full and verdict.books.wrote and not verdict.pending_beyond
+    if embedding is None or embedding.into == "pinecone" or not is_load:
+        return verdict
+    try:
+        column, rows = await _count_vectors(work)
+        if column.hnsw or max(rows, verdict.books.wrote) < _MANY:
+            return verdict
+        makes = sql_for(column)
+    except CatchupError:
+        return verdict  # none is possible, or nobody answers: the run is what this verdict is about
+    said = f"search reads all ~{max(rows, verdict.books.wrote):,} vectors: there is no HNSW index over them yet"
+    if not isinstance(work.ledger.road, BinaryRoad):  # over REST every statement ends after seconds
+        return replace(verdict, notes=(*verdict.notes, f"{said}. Over psql, {makes}".replace("\n", " ")))
+    words = ["catchup", "index", work.target.name]
+    words += ["--store", flags.store] if isinstance(flags, VectorFlags) and flags.store else []
+    words += ["--local" if flags.local else "--no-local"] if flags.local is not None else []
+    command = shlex.join(words)
+    notes = (*verdict.notes, f"{said}; `{command}` builds it beside the work")
+    return replace(verdict, notes=notes, next_command=verdict.next_command or command)
+
+
+async def _count_vectors(work: Work) -> tuple[VectorColumn, int]:
+    from queries.pgvector_space import PgvectorSpace
+    from queries.vector_column import column_facts
+
+    if isinstance(work.space, PgvectorSpace):
+        return await work.space.column(), (await work.space.facts()).count
+    spec = work.target.spec
+    facts = await work.ledger.facts(spec)
+    return await column_facts(work.ledger.road, spec, spec.cells[0]), facts.estimated_rows

@@ -116,6 +116,10 @@ async def _do(
 
 async def run_to_verdict(work: Work, flags: RunFlags, view: View, signals: Signals) -> int:
     verdict = await run_work(work, view, signals)
+    if work.target.embedding is not None:
+        from cli.destinations import hint_at_index
+
+        verdict = await hint_at_index(work, flags, verdict)
     finish(verdict, flags, view)
     return int(verdict.exit)
 
@@ -125,7 +129,7 @@ async def make_work(
 ) -> Work:
     """Everything the engine needs, in the order in which it becomes known."""
     if isinstance(flags, ReprocessFlags):
-        from cli.reprocess import make_sending
+        from cli.sending import make_sending
 
         return await make_sending(name, flags, command, settings, view, road)
     from cli import choices, providers
