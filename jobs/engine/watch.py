@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from jobs.engine.books import Books
 
@@ -34,6 +35,8 @@ class Plan:
     would_skip: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     standing: tuple[tuple[str, int], ...] = ()
+    own: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
