@@ -43,8 +43,11 @@ class Selection:
         limit = self.means.options.limit
         return limit is not None and self.admitted >= limit
 
-    def select(self, row: Row) -> Ask | None:
-        """The row is named on disk meanwhile: if its text kills us, we will know which it was."""
+    def select(self, row: Row, made: Ask | Skip | Keep | None = None) -> Ask | None:
+        """The row is named on disk meanwhile: if its text kills us, we will know which it was.
+
+        `made` is what another process has prepared already.
+        """
         self.journal.mark(row.key)
         self.books.selected += 1
         crashes = self.crashes.get(row.key, 0)
@@ -58,7 +61,7 @@ class Selection:
             self.kept += 1
             self.deliver(replace(answer, was=row.was))
             return None
-        item = prepare(self.job, row, self.means)
+        item = made if made is not None else prepare(self.job, row, self.means)
         self.journal.mark(None)
         if isinstance(item, Exception):
             self._note_bug(item)
