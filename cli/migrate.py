@@ -70,7 +70,7 @@ async def _do(place: Place, flags: MigrateFlags) -> int:
     from queries import migrations
 
     fitting, left = await fitting_targets(place)
-    wanted = [migrations.Registration(target.name, target.spec) for target in fitting]
+    wanted = [migrations.Registration(target.name, target.spec, target.views) for target in fitting]
     if flags.print_sql or not place.dsn:
         return _print(place, flags, fitting)
     if flags.check:
@@ -167,7 +167,7 @@ def _print(place: Place, flags: MigrateFlags, fitting: Sequence[Target]) -> int:
     """SQL on stdout and nothing else there, so that it can be piped; the explanation goes to stderr."""
     from queries import migrations
 
-    wanted = [migrations.Registration(target.name, target.spec) for target in fitting]
+    wanted = [migrations.Registration(target.name, target.spec, target.views) for target in fitting]
     if flags.uninstall:
         text = migrations.uninstall_sql() + "\n"
     else:

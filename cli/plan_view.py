@@ -13,12 +13,10 @@ def plan_lines(plan: Plan) -> list[Line]:
     lines = [
         Line("plan", f"{plan.job} · target {plan.target}"),
         Line("table", clean(f"{plan.table} at {plan.where}")),
-        Line(
-            "writes",
-            f"{', '.join(plan.cells)}, and nothing else" if plan.cells else "vectors, and nothing in the table",
-        ),
+        *_writes(plan),
         Line("by", clean(plan.model if plan.model == plan.provider else f"{plan.model} ({plan.provider})")),
         Line("rows", _rows(plan)),
+        *[Line(label, clean(text, 600)) for label, text in plan.own],
         Line("cost", _cost(plan)),
         *([Line("rewrites", f"~{show_bytes(plan.rewrite_bytes)} of table data")] if plan.cells else []),
         Line("ceilings", plan.ceilings),
@@ -37,6 +35,13 @@ def plan_lines(plan: Plan) -> list[Line]:
     return lines
 
 
+def _writes(plan: Plan) -> list[Line]:
+    if plan.cells:
+        return [Line("writes", f"{', '.join(plan.cells)}, and nothing else")]
+    is_sent = any(label == "sends" for label, _ in plan.own)
+    return [] if is_sent else [Line("writes", "vectors, and nothing in the table")]
+
+
 def _rows(plan: Plan) -> str:
     counted = f"at least {plan.pending_counted:,}" if plan.pending_is_floor else f"{plan.pending_counted:,}"
     guess = f" (the table has ~{plan.pending_estimate:,})" if plan.pending_estimate else ""
@@ -47,6 +52,8 @@ def _rows(plan: Plan) -> str:
 def _cost(plan: Plan) -> str:
     if not plan.sampled_rows:
         return "nothing to ask for"
+    if not plan.estimate_usd and not plan.tokens_in_per_row:
+        return "no money"
     text = f"~{show_usd(plan.estimate_usd)}" if plan.estimate_usd else "no money"
     if plan.estimate_usd and plan.pending_is_floor and not plan.pending_estimate:
         text = f"at least {text} (how many rows there are is not known)"

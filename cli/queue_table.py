@@ -21,8 +21,8 @@ class QueueTable(Strict):
     library: Literal["dramatiq", "celery"]
     name: Name = "video_processing"
     task: Name = "process_video"
-    args: list[Any] = ["{id}"]
-    kwargs: dict[str, Any] = {}
+    args: tuple[Any, ...] = ("{id}",)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     namespace: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")] = "dramatiq"
 
     @model_validator(mode="after")
@@ -33,7 +33,7 @@ class QueueTable(Strict):
 
     @property
     def layout(self) -> MessageLayout:
-        return MessageLayout(self.name, self.task, tuple(self.args), dict(self.kwargs))
+        return MessageLayout(self.name, self.task, self.args, self.kwargs)
 
 
 def check_broker_url(secret: SecretStr) -> SecretStr:

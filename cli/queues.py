@@ -26,7 +26,7 @@ def check_queue(settings: Settings) -> None:
     if settings.queue is None:
         raise Misconfigured(
             "BROKER_URL is set, and whose workers listen there is not",
-            fix=f'add [queue] with library = "dramatiq" or "celery" to catchup.toml (docs/reprocess-videos.md); {_BOTH}',
+            fix=f'add [queue] with library = "dramatiq" or "celery" to catchup.toml ; {_BOTH}',
         )
 
 

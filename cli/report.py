@@ -45,6 +45,7 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
     lines.append(Line("run", " · ".join(filter(None, (verdict.run_id or "none", verdict.job, verdict.target)))))
     lines.append(Line("database", clean(f"{verdict.where}, {verdict.cells_enforced_by}".strip(", "))))
     lines += _book_lines(verdict)
+    lines += [Line(label, clean(text, 600)) for label, text in verdict.own]
     lines += _effort_lines(verdict)
     if verdict.stop_reason and verdict.stop_reason not in verdict.headline:
         lines.append(Line("stopped", clean(verdict.stop_reason, 600), "bad"))

@@ -8,12 +8,13 @@ from typing import Literal
 
 from jobs.engine.job import Ask, Bad, Good, Means, Packing
 from jobs.messages import MessageLayout, lay_out, message_id
+from jobs.stuck_videos import STUCK
 from jobs.targets import Target
 from queries.messages import PublishAnswer, PublishRequest
 from queries.table import Condition, Row, TableSpec
 
 _NEVER = "00000000-0000-0000-0000-000000000000"  # no row's guard: the ledger books such a row as changed
-_PACK = 100  # messages a request: what a kill can leave unbooked is noted one by one, so this is only about speed
+_PACKING = Packing(texts_most=100, tokens_most=1_000_000)  # only for speed: a kill leaves one message in doubt, not all
 
 VIDEOS = Target(
     name="to-reprocess",
@@ -32,6 +33,7 @@ VIDEOS = Target(
     text=(),
     max_completion_tokens=0,
     message=MessageLayout(queue="video_processing", task="process_video"),
+    is_first=True,
 )
 
 
@@ -39,9 +41,9 @@ VIDEOS = Target(
 class ReprocessVideos:
     name: str = "reprocess-videos"
     service: Literal["publish"] = "publish"
-    packing: Packing = Packing(texts_most=_PACK, tokens_most=1_000_000)
+    packing: Packing = _PACKING
     example: str = "catchup reprocess-videos --dry-run"
-    targets: tuple[Target, ...] = (VIDEOS,)
+    targets: tuple[Target, ...] = (VIDEOS, STUCK)
 
     def expects(self, row: Row, means: Means) -> tuple[str, ...]:
         return ()

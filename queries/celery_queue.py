@@ -69,7 +69,7 @@ class CeleryQueue:
                 connection.collapse() if hasattr(connection, "collapse") else connection.release()
 
     def _opened(self) -> tuple[Any, Any]:
-        from kombu import Queue as KombuQueue  # noqa: PLC0415
+        from kombu.entity import Queue as KombuQueue  # noqa: PLC0415
 
         if self._app is None:
             self._app = self._make_app()
@@ -77,7 +77,7 @@ class CeleryQueue:
             self._connection = self._app.connection_for_write()
             self._connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S)
             self._producer = self._app.amqp.Producer(self._connection)
-        return self._producer, KombuQueue(self._queue, no_declare=True)
+        return self._producer, KombuQueue(self._queue, no_declare=True)  # type: ignore[no-untyped-call]
 
     def _make_app(self) -> Any:
         from celery import Celery  # noqa: PLC0415

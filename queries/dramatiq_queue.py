@@ -93,7 +93,8 @@ class _OnRedis(_Dramatiq):
 
         # redis-py 6 and later repeats a command three times by itself: a message would be doubled unseen
         client = redis.Redis.from_url(self._url, socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
-        return RedisBroker(client=client, middleware=[], namespace=self._namespace)
+        broker: Broker = RedisBroker(client=client, middleware=[], namespace=self._namespace)  # type: ignore[no-untyped-call]
+        return broker
 
     def _look(self, broker: Any) -> QueueFacts:
         """Redis knows no declared queue: a name that left no trace at all was never used by a worker or a sender."""

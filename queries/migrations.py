@@ -15,7 +15,7 @@ from queries.errors import Misconfigured
 from queries.ledger_json import spec_json
 from queries.ledger_types import SCHEMA_VERSION
 from queries.postgres_errors import translate_connect, translate_psycopg
-from queries.table import UNARY, TableSpec
+from queries.table import UNARY, TableSpec, ViewTables
 
 WORKER = "catchup_worker"
 _FUNCTIONS = (
@@ -23,11 +23,13 @@ _FUNCTIONS = (
     *("open_run", "reopen_run", "runs", "close_run", "ask_cancel", "cancel_dead", "named", "standing", "prune"),
     *("take_lease", "beat", "release", "take_lump", "settle_run"),
     *("space_facts", "space_create", "space_put", "space_seen", "space_ids", "space_delete", "space_query"),
+    *("stuck", "unstick", "message_counts", "followed"),
     *("share_rate", "leave_rate", "move_status"),
     *("column_facts", "column_query", "place", "claim_place", "switch_target"),
     *("open_chunk", "claim_rows", "note_chunk", "chunks", "take_chunks", "batch_page", "put_back", "forget_back"),
     *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit"),
     *("quota", "quota_take", "quota_give_back", "quota_close"),
+    *("views_due", "views_seed", "views_write", "views_outlook", "views_alive"),
 )
 # Two `migrate` at once would deadlock on each other's `create or replace`: the second waits here instead.
 _ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtext('catchup migrate'))"
@@ -39,6 +41,12 @@ class Registration:
 
     target: str
     spec: TableSpec
+    views: ViewTables | None = None
+
+    @property
+    def owned(self) -> tuple[str, ...]:
+        """Tables whose rows are the target's own: it may insert there, by the whole key."""
+        return (self.views.snapshots, self.views.priorities) if self.views else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,19 @@ def worker_sql(spec: TableSpec) -> str:
     return "\n".join(_text(part) for part in parts)
 
 
+def owned_sql(schema: str, table: str) -> str:
+    """The least for rows that are the target's own; nothing where there is no such table."""
+    place, worker = sql.Identifier(schema, table), sql.Identifier(WORKER)
+    grant = sql.SQL("grant select, insert, update on {} to {};").format(place, worker)
+    policies = " ".join(_text(_policy_sql(schema, table, verb)) for verb in ("select", "insert", "update"))
+    body = sql.Literal(f"{_text(grant)} {policies}")
+    return _text(
+        sql.SQL("do $do$ begin if to_regclass({}) is not null then execute {}; end if; end $do$;").format(
+            sql.Literal(_text(place)), body
+        )
+    )
+
+
 def index_sql(registration: Registration) -> str:
     """A suggestion, printed and never run: this partial index took the worst page from 659 to 19 ms."""
     spec = registration.spec
@@ -152,8 +173,9 @@ def _policy_sql(schema: str, table: str, verb: str) -> sql.Composed:
     """Row level security would hide every row from a role without a policy, and say nothing."""
     name = sql.Identifier(f"catchup {verb}s")
     place = sql.Identifier(schema, table)
-    create = sql.SQL("create policy {} on {} for {} to {} using (true){}").format(
-        name, place, sql.SQL(verb), sql.Identifier(WORKER), sql.SQL(" with check (true)" if verb == "update" else "")
+    rows = {"select": "using (true)", "insert": "with check (true)", "update": "using (true) with check (true)"}[verb]
+    create = sql.SQL("create policy {} on {} for {} to {} {}").format(
+        name, place, sql.SQL(verb), sql.Identifier(WORKER), sql.SQL(rows)
     )
     return sql.SQL(
         "do $do$ begin if (select relrowsecurity from pg_class where oid = {}::regclass) then "
@@ -176,8 +198,17 @@ def _parts(registrations: Sequence[Registration], worker: bool) -> list[str]:
         spec = json.dumps(spec_json(registration.spec))
         call = sql.SQL("select catchup.register({}, {}::jsonb);")
         parts.append(_text(call.format(sql.Literal(registration.target), sql.Literal(spec))))
+        owned = json.dumps([[registration.spec.schema, name] for name in registration.owned])
+        parts.append(
+            _text(
+                sql.SQL("select catchup.register_owned({}, {}::jsonb);").format(
+                    sql.Literal(registration.target), sql.Literal(owned)
+                )
+            )
+        )
         if worker:
             parts.append(worker_sql(registration.spec))
+            parts += [owned_sql(registration.spec.schema, name) for name in registration.owned]
     return parts
 
 

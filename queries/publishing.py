@@ -21,7 +21,7 @@ class Publisher:
     note = ""
 
     def __init__(self, queue: Queue, record: SentRecord, reach: Callable[[str], None]) -> None:
-        self.name = queue.name
+        self.name = queue.where
         self.queue = queue
         self._record = record
         self._reach = reach

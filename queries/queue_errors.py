@@ -27,27 +27,32 @@ def translate(error: BaseException, where: str) -> CatchupError:
     """A connection is never a message's fault; a refusal that meets every message stops the run."""
     if isinstance(error, CatchupError):
         return error
-    names = {type(each).__name__ for each in _causes(error)}
-    words = _words(error)
-    facts = {"service": "broker", "words": words}
-    if names & _KEY or _says(words, "NOAUTH", "WRONGPASS", "NOPERM", "ACCESS_REFUSED", "403"):
-        fix = "check user and password in BROKER_URL, and what this user may do"
-        return Misconfigured(f"{where} refuses us", fix=fix, **facts)
-    if names & _UNROUTED or _says(words, "NO_ROUTE", "NOT_FOUND"):
-        fix = "check [queue] name in catchup.toml against the workers' own"
-        return Misconfigured(f"{where} does not exist, or takes no message", fix=fix, **facts)
-    if any(isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)):
-        return Misconfigured(f"{where} has a certificate that is not trusted", fix="set SSL_CERT_FILE", **facts)
-    if "NackError" in names or "MessageNacked" in names or _says(words, "OOM command not allowed", "resource alarm"):
+    names, words = {type(each).__name__ for each in _causes(error)}, _words(error)
+    refused = _as_refusal(error, names, words, where)
+    if refused is not None:
+        return refused
+    if names & {"NackError", "MessageNacked"} or _says(words, "OOM command not allowed", "resource alarm"):
         return Throttle(f"{where} takes no more at present", service="broker", words=words, retry_after_s=5.0)
     if names & _LOST or isinstance(error, OSError) or _says(words, "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN"):
-        return Unreachable(f"{where} is not reached", service="broker", code=_first(names & _LOST), words=words)
+        return Unreachable(f"{where} is not reached", service="broker", code=min(names & _LOST, default=""), words=words)
     if "EncodeError" in names or isinstance(error, (TypeError, ValueError, UnicodeError)):
         return ItemPermanent(f"{where}: the message cannot be written", reason="cannot be encoded", words=words)
-    if _says(words, "WRONGTYPE", "READONLY", "PRECONDITION_FAILED"):
-        fix = "another program uses this name otherwise, or this is a replica: check BROKER_URL and [queue]"
-        return Misconfigured(f"{where} does not take messages", fix=fix, **facts)
     return Transient(f"{where} failed", service="broker", code=type(error).__name__, words=words)
+
+
+def _as_refusal(error: BaseException, names: set[str], words: str, where: str) -> Misconfigured | None:
+    """What a person must change."""
+    if names & _KEY or _says(words, "NOAUTH", "WRONGPASS", "NOPERM", "ACCESS_REFUSED"):
+        what, fix = "refuses us", "check user and password in BROKER_URL, and what this user may do"
+    elif names & _UNROUTED or _says(words, "NO_ROUTE", "NOT_FOUND"):
+        what, fix = "does not exist, or takes no message", "check [queue] name in catchup.toml against the workers' own"
+    elif any(isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)):
+        what, fix = "has a certificate that is not trusted", "set SSL_CERT_FILE"
+    elif _says(words, "WRONGTYPE", "READONLY", "PRECONDITION_FAILED"):
+        what, fix = "takes no messages", "this is a replica, or another program's: check BROKER_URL and [queue]"
+    else:
+        return None
+    return Misconfigured(f"{where} {what}", fix=fix, service="broker", words=words)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -70,7 +75,3 @@ def _words(error: BaseException) -> str:
 
 def _says(words: str, *signs: str) -> bool:
     return any(sign in words for sign in signs)
-
-
-def _first(names: set[str] | frozenset[str]) -> str:
-    return min(names, default="")

@@ -1,0 +1,172 @@
+"""Everything a run of messages needs, from flags and settings: target, queue, pace, and which videos."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cli import choices
+from cli.queues import check_queue, open_publisher
+from cli.reprocess_flags import ReprocessFlags
+from queries.errors import Misconfigured
+from queries.table import Condition, Redo
+
+if TYPE_CHECKING:
+    from cli.settings import Settings
+    from cli.view import View
+    from jobs.engine.database import Database
+    from jobs.engine.job import Job
+    from jobs.engine.options import Options
+    from jobs.engine.work import Work
+    from jobs.following import Following
+    from jobs.targets import Target
+    from queries.ledger import Ledger
+    from queries.publishing import Publisher
+    from queries.road import Road
+
+_PACK_UNDER_DEPTH = 20
+_SAMPLE = 200
+
+
+async def make_sending(
+    name: str, flags: ReprocessFlags, command: str, settings: Settings, view: View, road: Road
+) -> Work:
+    """A run whose service is the broker: what it answers is that it has the message."""
+    from jobs.engine.clock import Clock
+    from jobs.engine.hold import Hold
+    from jobs.engine.opening import query_of, run_params
+    from jobs.engine.work import Work
+    from jobs.registry import load_job
+    from jobs.sending import Sending
+    from queries.ledger import Ledger
+    from queries.message_ledger import MessageLedger, States
+    from queries.prices import Price
+    from queries.tokens import TokenCounter
+
+    check_queue(settings)
+    job, ledger, clock = load_job(name), Ledger(road), Clock()
+    picked = await choices.pick_target(job, settings, flags.target, road)
+    target = as_sent(picked, flags, settings)
+    options = _options(flags, settings, target)
+    publisher = open_publisher(settings, target, road.where)
+    model = publisher.queue.where
+    messages = MessageLedger(road, States())
+    database = _open_database(ledger, clock, options)
+    if flags.reset_stuck is not None:
+        from cli.unstick import unstick
+
+        await unstick(flags, options, target, messages, database, view, lambda: look_ahead(publisher, flags))
+    if flags.ids_from is not None:
+        fingerprint = target.fingerprint(model, run_params(target, model, options))
+        options = await _only_listed(flags, options, ledger, query_of(target, options, fingerprint), view)
+    fingerprint = target.fingerprint(model, run_params(target, model, options))
+    depth = _depth(publisher)
+    sending = Sending(target, query_of(target, options, fingerprint), messages, publisher, listed=options.among)
+    return Work(
+        _paced(job, flags),
+        target,
+        ledger,
+        publisher,
+        TokenCounter(model, settings.state_dir, len),
+        Price(model, 0.0, 0.0, 0, 0, ""),
+        model,
+        settings.state_dir,
+        options,
+        view,
+        command,
+        clock=clock,
+        hold=Hold(depth, clock, flags.max_depth, flags.delay or 0.0),
+        ready=lambda: look_ahead(publisher, flags),
+        account=sending,
+    )
+
+
+def as_sent(target: Target, flags: ReprocessFlags, settings: Settings) -> Target:
+    """The target with this queue's message, and with the status that was asked for."""
+    assert settings.queue is not None  # noqa: S101
+    if target.spec.cells:
+        raise Misconfigured(f"target {target.name} is put back, not sent", fix="leave out --target, or name another")
+    layout, spec = settings.queue.layout, target.spec
+    more = tuple(name for name in layout.columns if name not in (*spec.key, *spec.read, *spec.beside))
+    pending = spec.pending
+    if flags.status is not None:
+        wanted = Condition("status", "=", flags.status)
+        pending = tuple(wanted if (c.column, c.op) == ("status", "=") else c for c in pending)
+        if wanted not in pending:
+            raise Misconfigured(f"--status: target {target.name} selects by no status", fix="leave it out")
+    return replace(target, message=layout, spec=replace(spec, beside=(*spec.beside, *more), pending=pending))
+
+
+def _options(flags: ReprocessFlags, settings: Settings, target: Target) -> Options:
+    owner = [("owner_id", flags.owner_id)] if flags.owner_id is not None else []
+    options = choices.options_from(replace(flags, where=flags.where or []), settings, target)
+    # one connection sends one message after another: a cut leaves one in doubt
+    redo = Redo("unsent", "" if flags.resend_after is None else str(flags.resend_after))
+    return replace(options, where=(*options.where, *owner), concurrency=1, redo=redo)
+
+
+def _paced(job: Job, flags: ReprocessFlags) -> Any:
+    """Whoever wants a pause between messages, or few of them waiting, gets small requests."""
+    most: int = job.packing.texts_most if job.packing else 1
+    if flags.max_depth is not None:
+        most = max(1, min(_PACK_UNDER_DEPTH, flags.max_depth // 5))
+    if flags.delay:
+        most = 1
+    return replace(job, packing=replace(job.packing, texts_most=most))  # type: ignore[type-var]  # every job is a dataclass
+
+
+async def _only_listed(flags: ReprocessFlags, options: Options, ledger: Ledger, query: Any, view: View) -> Options:
+    from cli.id_list import find_listed, key_type, read_ids
+    from jobs.engine.options import Only
+
+    assert flags.ids_from is not None  # noqa: S101
+    await _need_ledger(ledger, query.spec, "--ids-from")
+    listed = await find_listed(ledger, query, read_ids(flags.ids_from, await key_type(ledger, query.spec)))
+    for text in listed.say():
+        view.say(text)
+    keys = [row.key for row in listed.rows]
+    only = Only(frozenset(keys), listed.rows[:_SAMPLE])
+    return replace(options, only=only, among=tuple(key[0] for key in keys))
+
+
+async def _need_ledger(ledger: Ledger, spec: Any, flag: str) -> None:
+    if (await ledger.hello(spec)).schema_version is None:
+        raise Misconfigured(f"{flag} needs the ledger, which is not installed", fix="run `catchup migrate` once")
+
+
+async def look_ahead(publisher: Publisher, flags: ReprocessFlags) -> Sequence[str]:
+    """Is there such a queue? A name with a typo would take every message, and no worker would ever see one."""
+    facts = await publisher.look()
+    if not facts.exists and not flags.create_queue:
+        seen = f"; seen there: {', '.join(facts.seen[:5])}" if facts.seen else ""
+        raise Misconfigured(
+            f"there is no {publisher.queue.where}{seen}",
+            fix="correct [queue] name in catchup.toml, or start a worker once; --create-queue if it is meant to be new",
+        )
+    return facts.notes
+
+
+def _depth(publisher: Publisher) -> Callable[[], Awaitable[int]]:
+    async def depth() -> int:
+        return (await publisher.look()).waiting
+
+    return depth
+
+
+def _open_database(ledger: Ledger, clock: Any, options: Options) -> Database:
+    from jobs.engine.database import Database
+    from jobs.engine.database_load import DatabaseLoad
+
+    return Database(DatabaseLoad(options.db_load, clock), ledger, clock, options.max_outage_s)
+
+
+def open_following(work: Work, run_id: str) -> Following:
+    from jobs.following import Following
+    from jobs.sending import Sending
+    from queries.publishing import Publisher
+
+    assert isinstance(work.account, Sending)  # noqa: S101
+    assert isinstance(work.service, Publisher)  # noqa: S101
+    database = _open_database(work.ledger, work.clock, work.options)
+    return Following(work.account.messages, database, work.target, work.clock, run_id, _depth(work.service))
