@@ -13,7 +13,7 @@ from jobs.engine.job import Ask
 from queries.batch_requests import write_line
 from queries.batches import EMBED, Endpoint
 from queries.prices import Price
-from queries.table import Key
+from queries.table import Key, Row
 
 _WRITTEN_AT_ONCE = 1 << 20
 
@@ -43,8 +43,8 @@ class Draft:
     tokens_most: int | None
     cell: str
     rows: list[Drafted] = field(default_factory=list)
-    asks: list[Ask] = field(default_factory=list)
-    """The first of them, for the case that they are few enough to be asked live."""
+    few: list[Row] = field(default_factory=list)
+    """The first of them, for the case that they are so few that they are asked live."""
     full: str = ""
     _inputs: int = 0
     _handle: int = -1
@@ -73,8 +73,8 @@ class Draft:
         was = row.was[self.cell] if self.cell else None
         end, tokens, usd = self.size_bytes + len(line), self.tokens + ask.tokens_in, self.worst_usd + worst
         self.rows.append(Drafted(len(self.rows), row.key, row.guard, was, end, tokens, usd))
-        if len(self.asks) < self.options.tail_live:
-            self.asks.append(ask)
+        if len(self.few) < self.options.tail_live:
+            self.few.append(row)
         self._inputs += ask.texts
         self._waiting.append(line)
         self._waiting_bytes += len(line)

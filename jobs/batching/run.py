@@ -7,13 +7,15 @@ from dataclasses import replace
 from jobs.batching.options import BatchWork
 from jobs.batching.report import NAME, verdict_of_batches
 from jobs.batching.session import BatchSession
+from jobs.batching.survey import facts_of, lines_of, say_queued, survey, tokens_most, usd_of
 from jobs.engine.opening import Opened, Opening
 from jobs.engine.run import Run
 from jobs.engine.session import Session
 from jobs.engine.verdict import Verdict
+from jobs.engine.watch import Plan
 from queries.errors import Misconfigured
 from queries.ledger import RunRecord
-from queries.table import TableFacts
+from queries.table import PageQuery, TableFacts
 
 
 class BatchRun(Run):
@@ -30,6 +32,30 @@ class BatchRun(Run):
 
     def _begin(self, opened: Opened) -> Session:
         return BatchSession(self.errand, self._database, self.stop, opened, self._query(), self.books)
+
+    async def _make_plan(self, facts: TableFacts, query: PageQuery) -> Plan:
+        """A dry run counts; a real one is shown the usual sample at the price of batches."""
+        plan = await super()._make_plan(facts, query)
+        if not self.work.options.dry_run:
+            return replace(plan, job=self.name)
+        errand, desk = self.errand, self.errand.desk
+        room = await self._database.insist(lambda: desk.room(errand.place, self.work.model))
+        found = await survey(errand, self._database, query, tokens_most(errand, room))
+        queued = await say_queued(errand, set(room.chunks))
+        return replace(
+            plan,
+            job=self.name,
+            pending_counted=found.rows,
+            pending_is_floor=False,
+            pending_estimate=None,
+            estimate_usd=usd_of(found, errand)[0],
+            sampled_rows=found.rows,
+            tokens_in_per_row=found.tokens / found.requests if found.requests else 0.0,
+            samples=tuple(found.samples),
+            would_skip=tuple(found.skips.most_common()),
+            own=lines_of(found, errand, room, queued),
+            facts=facts_of(found, errand, room),
+        )
 
     async def _facts(self) -> TableFacts:
         await self._refuse_beside_paid()

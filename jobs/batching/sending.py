@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.batching.draft import Draft
+from jobs.batching.preparing import Preparing, Ready, recipe_of
 from jobs.batching.provider import CHUNK
 from jobs.batching.room import Allowed, Waiting, allow
 from jobs.engine import fault_points
 from jobs.engine.canary import open_the_tap
-from jobs.engine.job import Ask
+from jobs.engine.job import Ask, prepare
 from jobs.engine.packing import Packer
 from queries.batch_ledger import Chunk
 from queries.errors import CeilingReached, ItemPermanent
@@ -19,6 +20,7 @@ from queries.table import Row
 if TYPE_CHECKING:
     from jobs.batching.session import BatchSession
 
+_ROWS_A_PAGE = 250  # what a process is given at a time
 _TOKENS_EACH = 500.0  # of a request, until some of ours are known
 
 
@@ -28,6 +30,8 @@ class Sending:
     def __init__(self, session: BatchSession) -> None:
         self._session = session
         self._carried: Ask | None = None
+        self._preparing = Preparing(recipe_of(session.work.job, session.errand.means))
+        self._ready: AsyncGenerator[Ready, None] | None = None
         self.is_through = False
         self.unclaimed = 0
 
@@ -51,7 +55,7 @@ class Sending:
             return False
         if self.is_through and session.made and len(draft.rows) <= session.errand.options.tail_live:
             draft.discard()
-            await self._send_live(draft)
+            await self._send_live(draft.few)
             return True
         await self._hand_in(draft)
         return True
@@ -114,30 +118,41 @@ class Sending:
         self.unclaimed -= 1
 
     async def _asks(self, rows: AsyncGenerator[Row, None]) -> AsyncIterator[Ask]:
+        """Prepared by other processes while there are many; what they have read ahead is for the next file."""
         selection = self._session.selection
         carried, self._carried = self._carried, None
         if carried is not None:
             yield carried
-        async for row in rows:
+        if self._ready is None:
+            self._ready = self._preparing.ahead(_pages_of(rows))
+        async for ready in self._ready:
             if selection.limit_reached:
                 self._session.pending_beyond = True
                 return
-            ask = selection.select(row)
+            ask = selection.select(ready.row, ready.item)
             if ask is not None:
                 self.unclaimed += 1
                 yield ask
 
     def _end_of_rows(self) -> None:
         self.is_through = self._session.is_scanned = True
+        self._ready = None
 
-    async def _send_live(self, draft: Draft) -> None:
+    def close(self) -> None:
+        self._preparing.close()
+
+    async def _send_live(self, rows: Sequence[Row]) -> None:
         """A few rows are not worth a day: they are asked now, at the live price."""
         session = self._session
         session.phase = "running"
-        session.say(f"the last {len(draft.asks)} rows go by the live road (--tail-live)")
-        for ask in draft.asks:
-            self.unclaimed -= 1
-            await session.in_flight.start(ask)
+        session.say(f"the last {len(rows)} rows go by the live road (--tail-live)")
+        self.unclaimed -= len(rows)
+        for row in rows:
+            item = prepare(session.work.job, row, session.work.means)
+            if isinstance(item, Ask):
+                await session.in_flight.start(item)
+            else:  # it was an Ask a moment ago: a job that is of two minds has a bug
+                session.settling.fail([row], "internal error", "prepared differently a second time")
         await session.in_flight.all_back()
         await session.settle()
 
@@ -213,3 +228,14 @@ class Sending:
             scope=lump.refused_by or "run",
             fix="raise the ceiling, or wait until batches that are out are collected: they are reserved at their worst",
         )
+
+
+async def _pages_of(rows: AsyncGenerator[Row, None]) -> AsyncIterator[list[Row]]:
+    page: list[Row] = []
+    async for row in rows:
+        page.append(row)
+        if len(page) >= _ROWS_A_PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

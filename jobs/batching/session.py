@@ -94,6 +94,7 @@ class BatchSession(Session):
                     break
                 await self._wait()
         finally:
+            self.sending.close()
             await rows.aclose()
         await self.in_flight.all_back()
         await self.settle()

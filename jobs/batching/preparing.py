@@ -1,0 +1,131 @@
+"""Rows prepared ahead by as many processes as there are cores: counting tokens is most of the work of planning.
+
+Rows come out as they went in, in order. While the processes start, and for a few rows at all, this process does it itself;
+so it does when one of them dies, so that a text that kills is known by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Self
+
+from jobs.batching.worker import Made, Recipe, is_ready, prepare_page, start
+from jobs.engine.job import Ask, Keep, Means, Skip
+from queries.batch_requests import Encoded
+from queries.table import Row
+
+Item = Ask | Skip | Keep
+ROWS_WORTH_A_PROCESS = 2_000
+_PAGES_AHEAD = 3  # for each process: one in work, one waiting, one on its way back
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A row and what became of it; None where this process is to prepare it itself."""
+
+    row: Row
+    item: Item | None = None
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Preparing:
+    """`processes` 0 is never more than this one. Close it, or leave its block, and they are gone."""
+
+    def __init__(self, recipe: Recipe, processes: int | None = None, worth: int = ROWS_WORTH_A_PROCESS) -> None:
+        self._recipe, self._worth = recipe, worth
+        self._most = cores() if processes is None else processes
+        self._pool: ProcessPoolExecutor | None = None
+        self._starting: list[Future[None]] = []
+        self._seen = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def ahead(self, pages: AsyncIterator[list[Row]]) -> AsyncGenerator[Ready, None]:
+        """Every row of every page once. Some pages are read ahead, never more than the processes can chew on."""
+        waiting: deque[tuple[list[Row], asyncio.Future[list[Made]] | None]] = deque()
+        most = self._most * _PAGES_AHEAD
+        async for page in pages:
+            self._seen += len(page)
+            waiting.append((page, self._submit(page)))
+            while waiting and (waiting[0][1] is None or len(waiting) > most or waiting[0][1].done()):
+                for ready in await self._take(*waiting.popleft()):
+                    yield ready
+        while waiting:
+            for ready in await self._take(*waiting.popleft()):
+                yield ready
+
+    def _submit(self, page: list[Row]) -> asyncio.Future[list[Made]] | None:
+        if self._pool is None and self._most > 0 and self._seen >= self._worth:
+            self._open()
+        if self._pool is None or not all(each.done() for each in self._starting):
+            return None
+        try:
+            return asyncio.wrap_future(self._pool.submit(prepare_page, [_light(row) for row in page]))
+        except BrokenProcessPool:
+            return None
+
+    def _open(self) -> None:
+        # Spawned, not forked: a fork of a process with threads and open connections may hang or share them.
+        self._pool = ProcessPoolExecutor(
+            self._most, mp_context=get_context("spawn"), initializer=start, initargs=(self._recipe,)
+        )
+        self._starting = [self._pool.submit(is_ready) for _ in range(self._most)]
+
+    async def _take(self, page: list[Row], made: asyncio.Future[list[Made]] | None) -> Sequence[Ready]:
+        if made is None:
+            return [Ready(row) for row in page]
+        try:
+            return [_ready(row, each) for row, each in zip(page, await made, strict=True)]
+        except BrokenProcessPool:
+            # One of these texts may have killed it: from now on the row at work is named on disk, as always.
+            self._most = 0
+            self.close()
+            return [Ready(row) for row in page]
+
+
+def recipe_of(job: object, means: Means) -> Recipe:
+    return Recipe(job, means.target, means.model, means.tokens.cache_dir, means.price, means.options)  # type: ignore[arg-type]
+
+
+def _light(row: Row) -> tuple[object, ...]:
+    """Plain tuples travel in half the time of a dataclass, and `was` is not needed there."""
+    return row.key, row.values, row.joined, row.known, row.is_kept, row.is_due
+
+
+def _ready(row: Row, made: Made) -> Ready:
+    match made:
+        case (
+            bytes() as body,
+            int() as tokens_in,
+            int() as out_most,
+            int() as worst,
+            int() as answer_bytes,
+            int() as texts,
+        ):
+            return Ready(row, Ask((row,), Encoded(body), tokens_in, "", out_most, worst, answer_bytes, texts))
+        case ("skip", str() as reason, str() as detail):
+            return Ready(row, Skip(row, reason, detail))
+        case _:
+            return Ready(row)
