@@ -249,7 +249,7 @@ async def test_f21_an_index_that_is_replaced_in_the_middle_stops_the_run(vectors
 
 
 async def test_f23_rows_edited_deleted_or_marked_by_others_while_their_text_is_out(vectors: VectorBench) -> None:
-    """No flag on an edited text; what others marked stays; a stray vector is never marked. Later all is right."""
+    """No flag on an edited text; what others marked stays; the vector of a deleted row goes. Later all is right."""
     vectors.fake.configure(latency=0.4)
     await vectors.fill(60)
     await vectors.run(limit=1)
@@ -265,11 +265,10 @@ async def test_f23_rows_edited_deleted_or_marked_by_others_while_their_text_is_o
     verdict, _ = await asyncio.gather(vectors.run(), meddle())
     assert (verdict.exit, verdict.books.changed, verdict.books.gone) == (Exit.SOME_NAMED, 6, 6), verdict
     assert {named.reason for named in verdict.named} == {"edited", "gone"}
-    stray = {f"v0000{n}{end}" for n in range(6) for end in "35"}
-    await vectors.check(stray=stray)
+    await vectors.check(stray={f"v0000{n}3" for n in range(6)})
     again = await vectors.run()
     assert (again.exit, again.books.wrote) == (Exit.DONE, 6)
-    await vectors.check(stray={id_ for id_ in stray if id_.endswith("5")})
+    await vectors.check()
 
 
 async def test_f23_a_column_is_never_filled_over_somebody_elses_vector(vectors: VectorBench) -> None:

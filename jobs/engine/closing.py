@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from jobs.engine.verdict import Exit
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from jobs.engine.session import Session
 
 _LAST_FLUSH_S = 30.0
+_DROP_S = 10.0
 _LAST_FLUSH_AFTER_SIGNAL_S = 1.5  # with the grace of 5 s: out before CI's SIGTERM after 7.5 s (GitHub's documentation)
 
 
@@ -35,6 +37,8 @@ async def end(session: Session) -> None:
         await _deliver_the_rest(session, seconds / 2)
         async with asyncio.timeout(seconds):
             await session.writer.flush(finally_=True)
+            if not by_signal:
+                await _drop_gone(session)
             is_over = not session.stop.is_asked and not session.goes_on
             await _close(session, "finished" if is_over else "stopped", session.stop.why)
     except CatchupError as error:
@@ -69,6 +73,23 @@ async def _deliver_the_rest(session: Session, seconds: float) -> None:
         session.stop.ask(Exit.STOPPED, "not every vector has arrived: the rest is in the journal", "the same command")
     finally:
         session.delivery.cancel()
+
+
+async def _drop_gone(session: Session) -> None:
+    """Vectors of rows that were deleted on the way, while nobody else may write there; one that came back keeps it.
+
+    What cannot be deleted now, `catchup verify` finds.
+    """
+    space, target, gone = session.work.space, session.work.target, session.writer.gone
+    if space is None or target.embedding is None or not gone:
+        return
+    with suppress(CatchupError, TimeoutError):
+        async with asyncio.timeout(_DROP_S):
+            back = await session.work.ledger.read_back(target.spec, list(gone))
+            parts = {key: parts for key, parts in gone.items() if key not in back}
+            ids = [id_ for key, number in parts.items() for id_ in target.embedding.ids_of(key, number)]
+            if ids:
+                await space.delete(ids)
 
 
 async def give_up(session: Session, why: str) -> None:

@@ -37,7 +37,10 @@ class Entry:
 
 @dataclass(slots=True)
 class WriteBack:
-    """The only writer of a run: one batch in flight, each with its own id, journaled before it is sent."""
+    """The only writer of a run: one batch in flight, each with its own id, journaled before it is sent.
+
+    `gone` are rows that were deleted while their vectors were on the way, and how many those are.
+    """
 
     ledger: Ledger
     database: Database
@@ -51,6 +54,7 @@ class WriteBack:
     unconfirmed: Callable[[], tuple[int, float]]
     recovered: set[Key] = field(default_factory=set)
     last_written: Key | None = None
+    gone: dict[Key, int] = field(default_factory=dict)
     _pending: list[Entry] = field(default_factory=list)
     _leaving: list[Entry] = field(default_factory=list)
     _unsure: tuple[WriteBatch, Sequence[Entry]] | None = None
@@ -219,6 +223,8 @@ class WriteBack:
             self.last_written = entry.key
         elif index in result.gone:
             self.books.gone += 1
+            if entry.write is not None and entry.write.elsewhere and len(self.gone) < BACKLOG_MOST:
+                self.gone[entry.key] = entry.write.parts
             self.on_named(Named(" ".join(entry.key), "gone", "gone", "the row was deleted while we worked"))
         else:
             self.books.changed += 1
@@ -245,7 +251,9 @@ def paid_entry(paid: Paid, *, recovered: bool = False) -> Entry:
 
 def write_row(paid: Paid) -> WriteRow:
     parts = paid.kept or max(1, len(paid.vectors))
-    return WriteRow(paid.key, paid.guard, paid.was, paid.cells, parts, elsewhere=bool(paid.vectors), is_sent=paid.is_sent)
+    return WriteRow(
+        paid.key, paid.guard, paid.was, paid.cells, parts, elsewhere=bool(paid.vectors), is_sent=paid.is_sent
+    )
 
 
 def _intent(batch: WriteBatch, part: Sequence[Entry]) -> Mapping[str, object]:
