@@ -13,6 +13,10 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.shell",
     "tests.servers.impaired",
     "tests.servers.vector_bench",
+    "tests.servers.redis",
+    "tests.servers.rabbitmq",
+    "tests.servers.tcp_proxy",
+    "tests.servers.message_bench",
     "tests.servers.batch_bench",
     "tests.servers.vector_shell",
 ]
