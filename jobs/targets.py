@@ -12,7 +12,7 @@ from typing import Any
 from jobs.embedding import ONLY_VECTORS, Embedding, embedding_with
 from jobs.messages import MessageLayout
 from queries.errors import Misconfigured
-from queries.table import UNARY, Condition, Joined, TableSpec
+from queries.table import UNARY, Condition, Joined, TableSpec, ViewTables
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 ONLY_TEXTS = ("prompt", "max_completion_tokens", "max_characters", "image", "detail")
@@ -28,7 +28,8 @@ class Target:
     `parts` are those of an answer that has several: a cell takes one as `answer.NAME`. `image` is the column with the
     address of a picture, shown to the model in this `detail`; empty: none is.
     `is_first`: the one that is meant where several fit and none is named. `replaces`: the target that this one is to
-    become, whose place it has none of. `message`: what is sent for a row, where sending is all that is done.
+    become, whose place it has none of. `message`: what is sent for a row, where sending is all that is done. `views`:
+    the tables beside this one, where counts are kept.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Target:
     is_first: bool = False
     replaces: Target | None = None
     message: MessageLayout | None = None
+    views: ViewTables | None = None
 
     @property
     def prompt_hash(self) -> str:
@@ -61,6 +63,7 @@ class Target:
         facts += [asdict(self.embedding)] if self.embedding else []
         facts += [self.image, self.detail] if self.image else []
         facts += [self.message.describe()] if self.message else []
+        facts += [asdict(self.views)] if self.views else []
         facts.append(dict(extra))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -86,6 +89,7 @@ def check_names(target: Target) -> Target:
     names = [spec.schema, spec.table, *spec.key, *spec.read, *spec.beside, *spec.cells, *spec.filters, *target.text]
     names += [condition.column for condition in spec.pending]
     names += [target.image] if target.image else []
+    names += asdict(target.views).values() if target.views else []
     if spec.joined:
         names += [spec.joined.table, spec.joined.on, spec.joined.order_by, *spec.joined.columns]
     for name in names:

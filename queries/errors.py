@@ -13,7 +13,8 @@ CatchupError
 ├── RunFatal              stop the run, no item is blamed, everything stays resumable
 │   ├── OutOfMoney            quota or billing: exit 4
 │   ├── CeilingReached        our own ceiling: exit 8
-│   └── Misconfigured         key, schema, model, disk: exit 10
+│   ├── Misconfigured         key, schema, model, disk: exit 10
+│   └── Unbelievable          it answers, and what it says cannot be true: exit 5
 ├── LeaseHeld             somebody else works on this target: exit 11
 └── Fenced                our lease was taken over while we slept
 """
@@ -127,6 +128,10 @@ class CeilingReached(RunFatal):
 
 class Misconfigured(RunFatal):
     """A person must change configuration, schema, key or disk before this can work."""
+
+
+class Unbelievable(RunFatal):
+    """The service works and what it says of many items cannot be true: nothing of it is taken down."""
 
 
 class LeaseHeld(CatchupError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from jobs.engine import fault_points
+from jobs.engine.account import Account, Insist
 from jobs.engine.breaker import Breaker
 from jobs.engine.budget import Budget, Reservation
 from jobs.engine.clock import Clock
@@ -74,6 +75,8 @@ class Asking:
     stores: Sequence[Insistence | Hold]
     stop: Stop
     may_pay: Callable[[], bool]
+    account: Account | None
+    insist: Insist
     sending: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, errand: Errand) -> None:
@@ -142,12 +145,19 @@ class Asking:
         await self.breaker.enter()
         self._check_stop()
         reservation = await self.budget.reserve(self.worst_usd(ask))
+        is_admitted = False
         try:
+            if self.account is not None:
+                await self.account.admit(self.insist)
+                is_admitted = True
+                self._check_stop()
             ticket = await self._take_turn(ask.tokens_in + ask.tokens_out_most)
             self.journal.reserve((len(self.sending) + 1) * ask.answer_bytes)  # beside the answers that are still out
         except BaseException:
             self.budget.settle(reservation, 0.0)
             self.breaker.abandoned()
+            if self.account is not None and is_admitted:
+                self.account.readmit()
             raise
         return reservation, ticket
 

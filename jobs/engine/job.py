@@ -56,11 +56,15 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How much the service takes in one request, and how large its answer may be: several are in memory."""
+    """How much the service takes in one request, and how large its answer may be: several are in memory.
+
+    `is_first_full`: a request costs the same whatever is in it, so the first one, which proves the setup, is whole.
+    """
 
     texts_most: int
     tokens_most: int
     bytes_most: int = 16 << 20
+    is_first_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Job(Protocol):
     def name(self) -> str: ...
 
     @property
-    def service(self) -> Literal["chat", "embed", "publish"]: ...
+    def service(self) -> Literal["chat", "embed", "publish", "views"]: ...
 
     @property
     def example(self) -> str: ...
@@ -167,7 +171,7 @@ class Job(Protocol):
         """One request for all of them."""
         ...
 
-    def judge(self, ask: Ask, answer: Any, means: Means) -> list[Good | Bad]:
+    def judge(self, ask: Ask, answer: Any, means: Means) -> Sequence[Good | Bad | Skip]:
         """Whether the answer may be stored: one verdict a row."""
         ...
 

@@ -46,6 +46,7 @@ def run_params(target: Target, model: str, options: Options) -> dict[str, Any]:
         "store": target.embedding.into if target.embedding else None,
         "minimum": [options.min_characters, options.min_words],
         **_filled_params(target),
+        **({"picked": [list(pair) for pair in options.picked]} if options.picked else {}),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from jobs.engine.account import Told
 from jobs.engine.books import Books
 from jobs.engine.stop import Reason, Stop
 from jobs.engine.verdict import Exit, Money, Verdict
@@ -91,6 +92,7 @@ def verdict_of(ending: Ending) -> Verdict:
     exit_, headline = _judge(ending)
     budget = session.asking.budget if session else None
     seconds = work.clock.now() - ending.started
+    told = work.account.report(ending.books) if session and work.account else Told()
     tap_s = max(1.0, work.clock.now() - session.tap_opened_at) if session and session.tap_opened_at else seconds
     return Verdict(
         run_id=session.opened.run_id if session else "",
@@ -121,9 +123,11 @@ def verdict_of(ending: Ending) -> Verdict:
         dry_run=work.options.dry_run,
         pending_beyond=session.pending_beyond if session else False,
         cells_enforced_by=_enforced_by(ending.hello),
-        notes=(*ending.notes, *([work.service.note] if work.service.note else []), *_in_journal(session)),
+        notes=(*ending.notes, *([work.service.note] if work.service.note else []), *told.notes, *_in_journal(session)),
         in_journal=session.in_journal if session else 0,
         named=tuple(session.named) if session else (),
+        own=told.lines,
+        facts=told.facts,
     )
 
 

@@ -213,7 +213,11 @@ class Run:
             notes=tuple(self._notes),
             already_paid=len(work.answers.keys() | (work.options.only.free if work.options.only else frozenset())),
         )
-        return plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
+        made = plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
+        if work.account is None:
+            return made
+        told = await work.account.forecast(self._database.insist, made.pending_counted)
+        return replace(made, own=told.lines, facts=told.facts, notes=(*made.notes, *told.notes))
 
     def _query(self) -> PageQuery:
         options = self.work.options

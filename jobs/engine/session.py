@@ -141,6 +141,8 @@ class Session:
             stores=(database, *([self.delivery.service] if self.delivery else []), *([work.hold] if work.hold else [])),
             stop=stop,
             may_pay=self.keeper.may_pay,
+            account=work.account,
+            insist=database.insist,
         )
         self.in_flight = InFlight(self.asking, slots, books, self._end_by)
         self.database = database
@@ -174,15 +176,17 @@ class Session:
         await self.replay()
         self.phase = "canary"
         rows = self._rows()
+        packer = Packer(self.work.job, self.asking.rate.tokens_at_once)
         try:
-            if self.work.options.is_proven or await open_the_tap(self, rows):
+            if self.work.options.is_proven or await open_the_tap(self, rows, packer):
                 self.phase = "running"
                 self.tap_opened_at = self.work.clock.now()
                 self._spawn(self.writer.run())
                 if self.delivery is not None:
                     self._spawn(self.delivery.run())
-                await self._tap(rows)
+                await self._tap(rows, packer)
         finally:
+            self.books.to_do += packer.rows
             await rows.aclose()
         await self.in_flight.all_back()
         await self.settle()
@@ -239,24 +243,20 @@ class Session:
             for row in rows:
                 yield row
 
-    async def _tap(self, rows: AsyncGenerator[Row, None]) -> None:
-        packer = Packer(self.work.job, self.asking.rate.tokens_at_once)
-        try:
-            async for row in rows:
-                if self.selection.limit_reached:
-                    self.pending_beyond = True
-                    break
-                while self.backlog > self.backlog_most:
-                    await self.work.clock.sleep(0.05)
-                ask = self.selection.select(row)
-                full = packer.add(ask) if ask is not None else None
-                if full is not None:
-                    await self._start(full)
-            rest = packer.take()
-            if rest is not None:
-                await self._start(rest)
-        finally:
-            self.books.to_do += packer.rows
+    async def _tap(self, rows: AsyncGenerator[Row, None], packer: Packer) -> None:
+        async for row in rows:
+            if self.selection.limit_reached:
+                self.pending_beyond = True
+                break
+            while self.backlog > self.backlog_most:
+                await self.work.clock.sleep(0.05)
+            ask = self.selection.select(row)
+            full = packer.add(ask) if ask is not None else None
+            if full is not None:
+                await self._start(full)
+        rest = packer.take()
+        if rest is not None:
+            await self._start(rest)
 
     async def _start(self, ask: Ask) -> None:
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jobs.engine.budget import Budget, Reservation
 from jobs.engine.collapse import Collapse
-from jobs.engine.job import Answer, Ask, Bad, Good, Job, Means
+from jobs.engine.job import Answer, Ask, Bad, Good, Job, Means, Skip
 from jobs.engine.journal import Journal
 from jobs.engine.past import Paid
 from jobs.engine.stop import Stop
@@ -68,6 +68,8 @@ class Settling:
         for verdict in self._judge(ask, answer):
             if isinstance(verdict, Good):
                 goods.append((verdict, self._paid(verdict, answer)))
+            elif isinstance(verdict, Skip):
+                bads.append(replace(_verdict(verdict.row, verdict.reason, verdict.detail), state="skipped"))
             elif verdict.again is not None:
                 again.append(verdict.again)
             else:
@@ -88,7 +90,7 @@ class Settling:
             why = f"the provider gave nothing that can be stored for {self._useless} rows: {bads[0].reason}"
             self.stop.ask(Exit.BREAKER, why, "look at the model; --retry-failed takes these rows again")
 
-    def _judge(self, ask: Ask, answer: Answer) -> list[Good | Bad]:
+    def _judge(self, ask: Ask, answer: Answer) -> Sequence[Good | Bad | Skip]:
         try:
             return self.job.judge(ask, answer, self.means)
         except Exception as bug:  # one odd answer must not stop the run; it is named, not hidden

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from jobs.engine.breaker import UpstreamDown
 from jobs.engine.verdict import Exit
-from queries.errors import CatchupError, CeilingReached, Fenced, LeaseHeld, Misconfigured, OutOfMoney, StatementTimeout
+from queries.errors import (
+    CatchupError,
+    CeilingReached,
+    Fenced,
+    LeaseHeld,
+    Misconfigured,
+    OutOfMoney,
+    StatementTimeout,
+    Unbelievable,
+)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -72,6 +81,8 @@ def explain(error: CatchupError) -> Reason:
             exit_ = Exit.CEILING
         case Misconfigured():
             exit_ = Exit.REFUSED
+        case Unbelievable():
+            exit_ = Exit.BREAKER
         case LeaseHeld() | Fenced():
             exit_ = Exit.LEASE_HELD
         case UpstreamDown():

@@ -75,6 +75,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     named: tuple[Named, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    own: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The verdict line of --json: stable names, nothing an operator could not share."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.engine.account import Account
 from jobs.engine.clock import Clock
 from jobs.engine.hold import Hold
 from jobs.engine.job import Job, Means, Service
@@ -47,6 +48,7 @@ class Work:
     rate: RateLimit | None = None
     hold: Hold | None = None
     ready: Callable[[], Awaitable[Sequence[str]]] | None = None
+    account: Account | None = None
 
     @property
     def made_by(self) -> str:

@@ -12,21 +12,29 @@ $$;
 
 -- The guard and the old cell stand in UPDATE's own WHERE on the target row: only there does READ COMMITTED check them
 -- again when another transaction changed the row while we waited for it. In a CTE before it they would be stale.
+-- With `null_keeps` a null leaves what is there, and a row that has all of it already is not written again.
 create or replace function catchup.update_cells(spec jsonb, shape jsonb, cells jsonb, rows jsonb) returns integer[]
 language plpgsql volatile security invoker set search_path = '' as $$
 declare
+    keeps boolean;
     sets text;
+    differs text;
     n_rows integer;
     n_keys integer;
     hit integer[];
 begin
-    select string_agg(format('%I = b.c%s::%s', name, n, shape->'types'->>name), ', ' order by n) into sets
-    from jsonb_array_elements_text(cells) with ordinality as c(name, n);
+    keeps := coalesce((spec->>'null_keeps')::boolean, false);
+    select string_agg(format('%I = %s', name, value), ', ' order by n),
+        format('(%s) is distinct from (%s)', string_agg(format('t.%I', name), ', ' order by n), string_agg(value, ', ' order by n))
+    into sets, differs
+    from (select name, n, case when keeps then format('coalesce(b.c%s::%s, t.%I)', n, shape->'types'->>name, name)
+              else format('b.c%s::%s', n, shape->'types'->>name) end as value
+          from jsonb_array_elements_text(cells) with ordinality as c(name, n)) v;
     execute format('with b as materialized (%s), done as (update %s as t set %s from b where %s and %s = b.guard '
-        'and t.%I::text is not distinct from b.was returning b.i) '
+        'and t.%I::text is not distinct from b.was and %s returning b.i) '
         'select count(*), count(distinct i), coalesce(array_agg(i), ''{}'') from done',
         catchup.incoming_sql(spec, shape->'types', cells), shape->>'rel', sets, catchup.same_key_sql(spec, shape->'types'),
-        catchup.guard_sql(spec, catchup.joined_sql(spec)), spec->'cells'->>0)
+        catchup.guard_sql(spec, catchup.joined_sql(spec)), spec->'cells'->>0, case when keeps then differs else 'true' end)
     into n_rows, n_keys, hit using rows;
     -- Not an outcome but a broken promise, so it rolls back: the declared key is no key.
     if n_rows <> n_keys then

@@ -25,7 +25,7 @@ begin
             execute format('grant usage on schema %I to %I', place, role_name);
         end if;
         execute format('grant select%s on catchup.%I to %I',
-            case when of_table in ('cells', 'meta', 'spaces') then '' else ', insert, update, delete' end, of_table, role_name);
+            case when of_table in ('cells', 'meta', 'owned', 'spaces') then '' else ', insert, update, delete' end, of_table, role_name);
         execute format('drop policy if exists %I on catchup.%I', 'for ' || role_name, of_table);
         execute format('create policy %I on catchup.%I to %I using (true) with check (true)',
             'for ' || role_name, of_table, role_name);

@@ -79,7 +79,7 @@ class Database:
             return await cursor.fetchall() if cursor.description else []
 
     async def migrate(self, targets: Sequence[Target | Registration] = (), *, worker: bool = False) -> Migrated:
-        asked = [t if isinstance(t, Registration) else Registration(t.name, t.spec) for t in targets]
+        asked = [t if isinstance(t, Registration) else Registration(t.name, t.spec, t.views) for t in targets]
         return await migrate(self.dsn, asked, worker=worker)
 
 
