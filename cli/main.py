@@ -21,6 +21,7 @@ COMMANDS = {
     "submit-batch": ("cli.submit_batch", "The work of a job at half the price, by OpenAI's Batch API: hand in, collect."),
     "batches": ("cli.batches", "List, show, cancel and collect batches."),
     "plan": ("cli.lanes", "Compare the live road, batches and both: when each is done, and what it costs."),
+    "worker": ("cli.worker", "Take videos from the workers' queue and do the work; run as many as needed."),
     "runs": ("cli.runs", "List, show, resume, cancel and prune runs."),
     "verify": ("cli.verify", "Compare rows and their vectors, both ways; repair what differs."),
     "search": ("cli.search", "Find the rows whose text is nearest to what is asked."),

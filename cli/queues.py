@@ -10,6 +10,7 @@ from queries.errors import Misconfigured
 
 if TYPE_CHECKING:
     from jobs.targets import Target
+    from queries.consuming import Consumer
     from queries.messages import Queue
     from queries.publishing import Publisher
 
@@ -51,3 +52,19 @@ def open_publisher(settings: Settings, target: Target, where: str) -> Publisher:
 
     name = hashlib.sha256(f"{where}\n{target.name}".encode()).hexdigest()[:16]
     return Publisher(open_queue(settings), SentRecord(settings.state_dir / "sent" / f"{name}.ids"), fault_points.reach)
+
+
+def open_consumer(settings: Settings) -> Consumer:
+    """A worker of the same queue, by the same library."""
+    check_queue(settings)
+    assert settings.broker_url is not None  # noqa: S101
+    assert settings.queue is not None  # noqa: S101
+    url, queue = settings.broker_url.get_secret_value().strip(), settings.queue
+    where = open_queue(settings).where
+    if queue.library == "celery":
+        from queries.celery_consumer import CeleryConsumer
+
+        return CeleryConsumer(url, queue.name, queue.task, where)
+    from queries.dramatiq_consumer import DramatiqConsumer
+
+    return DramatiqConsumer(url, queue.name, queue.task, queue.namespace, where)

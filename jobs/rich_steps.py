@@ -17,6 +17,7 @@ from queries.table import Slice
 
 GOES_ON = (Exit.DONE, Exit.NOTHING_TO_DO, Exit.SOME_NAMED)
 _NAMED_MOST = 200
+_COUNTED = ("calls", "tokens_in", "tokens_out", "throttled", "recovered", "in_journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,24 @@ class Totals:
             possibly_usd=self.money.possibly_usd + verdict.money.possibly_usd,
             reserve_usd=verdict.money.reserve_usd,
         )
-        for name in ("calls", "tokens_in", "tokens_out", "throttled", "recovered", "in_journal"):
+        for name in _COUNTED:
             setattr(self, name, getattr(self, name) + getattr(verdict, name))
         self.named += verdict.named[: _NAMED_MOST - len(self.named)]
         self.notes |= dict.fromkeys(verdict.notes)
         self.last = verdict
+
+    def merge(self, more: Totals) -> None:
+        add_books(self.scenes, more.scenes)
+        add_books(self.videos, more.videos)
+        self.money = Money(
+            actual_usd=self.money.actual_usd + more.money.actual_usd,
+            possibly_usd=self.money.possibly_usd + more.money.possibly_usd,
+        )
+        for name in _COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.named += more.named[: _NAMED_MOST - len(self.named)]
+        self.notes |= more.notes
+        self.last = more.last or self.last
 
     @property
     def spent_usd(self) -> float:

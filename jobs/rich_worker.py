@@ -22,9 +22,9 @@ _ODD_MOST = 3  # internal faults in a row, until it is no video's fault
 class Next(Enum):
     """What becomes of the message."""
 
-    TAKEN = "it is done with"
-    LATER = "it is to come again"
-    GIVEN_BACK = "it goes back to the queue, and this worker ends"
+    TAKEN = "taken"
+    LATER = "later"
+    GIVEN_BACK = "back"
 
 
 @dataclass(frozen=True, slots=True)
