@@ -36,7 +36,7 @@ def allow(
     mine = [each for each in ours if each.status in takes or each.status not in _KNOWN]
     if limit is None:
         if mine:
-            return Allowed(0, "the one before it is validated, for the limit of enqueued tokens is not known")
+            return Allowed(0, "the batch before them to be validated: how many tokens may be enqueued is not known yet")
         return Allowed(None)
     theirs = [each for each in others if each.status in takes]
     taken = sum(each.tokens or 0 for each in mine)

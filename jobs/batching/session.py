@@ -139,7 +139,7 @@ class BatchSession(Session):
 
     @property
     def free_rows(self) -> int:
-        return super().free_rows + self._open_rows
+        return super().free_rows + self.books.to_do
 
     # --- rows --------------------------------------------------------------------------------------------
 
