@@ -25,9 +25,14 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200
 
 def clean(text: str) -> str:
     """Text a database and a terminal can both hold: no NUL, surrogate, control or direction-changing character."""
-    if text.isprintable():  # nothing in it that the patterns could find: 0.3 us of 300 characters against 8
+    if _is_plain(text):  # nothing in it that the patterns could find: 0.3 us of 300 characters against 8
         return text.strip()
     return _UNSAFE.sub("", _TERMINAL.sub("", text)).strip()
+
+
+def _is_plain(text: str) -> bool:
+    """Printable, but for new lines and tabs."""
+    return text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable()
 
 
 def why_not_worth_asking(text: str, min_characters: int, min_words: int) -> str:
@@ -38,7 +43,7 @@ def why_not_worth_asking(text: str, min_characters: int, min_words: int) -> str:
         return "binary"
     if len(text.strip()) < min_characters:
         return f"under {min_characters} characters"
-    if len(text.split()) < min_words and not _is_unspaced(text):
+    if len(text.split(None, min_words)) < min_words and not _is_unspaced(text):
         return f"under {min_words} words"
     return ""
 
@@ -46,7 +51,8 @@ def why_not_worth_asking(text: str, min_characters: int, min_words: int) -> str:
 def is_binary(text: str) -> bool:
     """Bytes that were once forced into a text column: control or replacement characters, or base64 by the yard."""
     head = text[:4096]
-    if len(_ODD.findall(head)) > _CONTROL_SHARE_MOST * len(head):
+    is_odd = "\ufffd" in head or not _is_plain(head)
+    if is_odd and len(_ODD.findall(head)) > _CONTROL_SHARE_MOST * len(head):
         return True
     return (
         len(head) >= 200 and re.fullmatch(r"[A-Za-z0-9+/=\r\n]+", head) is not None and max(map(len, head.split())) > 60

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from queries.fast_tokens import FastCount, load_fast
+
 if TYPE_CHECKING:
     import tiktoken
 
@@ -34,6 +36,9 @@ _SENTENCE_END = re.compile(r"""[.!?\u2026]["'\u201d\u2019)\]]*(?=\s)|[\u3002\uff
 _KEEP_AT_LEAST = 0.5
 """Rather a broken sentence than less than half of what fits."""
 
+_RECENT_MOST = 8
+"""A prompt is counted once, and a text that is looked at twice too."""
+
 _environment = threading.Lock()
 
 
@@ -45,13 +50,17 @@ class TokenCounter:
 
     def __init__(self, model: str, cache_dir: Path, own: Callable[[str], int] | None = None) -> None:
         self.model = model
+        self.cache_dir = cache_dir
         self.note = ""
         self._own = own
         self._encoding: tiktoken.Encoding | None = None
+        self._fast: FastCount | None = None
+        self._recent: dict[str, int] = {}
         if own is not None:
             return
         try:
             self._encoding = _load(model, cache_dir)
+            self._fast = load_fast(self._encoding)
         except (ImportError, OSError, EOFError, KeyError, ValueError) as error:
             why = "its tokenizer is not known" if isinstance(error, KeyError) else f"no tokenizer file ({error})"
             self.note = f"tokens of {model} are counted as UTF-8 bytes, which is never too few: {why}"
@@ -66,7 +75,14 @@ class TokenCounter:
             return self._own(text)
         if self._encoding is None:
             return len(text.encode("utf-8", "surrogatepass"))
-        return len(self._encoding.encode_ordinary(text))
+        known = self._recent.pop(text, None)
+        if known is None:
+            known = self._fast.count(text) if self._fast is not None else None
+            known = len(self._encoding.encode_ordinary(text)) if known is None else known
+            if len(self._recent) >= _RECENT_MOST:
+                del self._recent[next(iter(self._recent))]
+        self._recent[text] = known  # the last one asked for stands last
+        return known
 
     def count_chat(self, system: str, user: str) -> int:
         """Tokens of a whole request of two messages, as it is billed."""
