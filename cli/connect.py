@@ -70,6 +70,7 @@ def details(settings: Settings) -> tuple[str, ...]:
         "OPENAI_API_KEY": settings.openai_api_key,
         "SUPABASE_SERVICE_ROLE_KEY": settings.supabase_service_role_key,
         "PINECONE_API_KEY": settings.pinecone_api_key,
+        "YOUTUBE_API_KEY": settings.youtube_api_key,
         "BROKER_URL": settings.broker_url,
     }
     there = ", ".join(name for name, value in keys.items() if value) or "none"
@@ -87,6 +88,7 @@ def hide_secrets(settings: Settings) -> None:
         settings.supabase_service_role_key,
         settings.openai_api_key,
         settings.pinecone_api_key,
+        settings.youtube_api_key,
         settings.broker_url,
     )
     values = [secret.get_secret_value().strip() for secret in secrets if secret]

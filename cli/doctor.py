@@ -55,6 +55,7 @@ def _settings_lines(settings: Settings) -> list[Line]:
         Line("catchup.toml", clean(settings.toml_file or "none here")),
         Line("provider", f"{provider}, {'a key is set' if settings.openai_api_key else 'no key is set'}"),
         Line("pinecone", "a key is set" if settings.pinecone_api_key else "no key is set"),
+        Line("youtube", "a key is set" if settings.youtube_api_key else "no key is set"),
         Line("ceilings", said or "none: only --max-cost limits a run", "" if said else "warn"),
         Line("outage", f"given up after {show_duration(limits.max_outage)}; database load {limits.db_load:.0%}"),
     ]
@@ -109,7 +110,7 @@ async def _target_lines(place: Place, target: Target) -> list[Line]:
         return [Line(target.name, clean(f"{error.what}; {error.fix}", 300), "bad")]
     kept = "the database itself: this role can update nothing else" if hello.least_privilege else "our functions only"
     lines = [Line(target.name, f"table {target.spec.table}, ~{facts.estimated_rows:,} rows; cells kept by {kept}")]
-    if not facts.pending_index:
+    if target.spec.pending and not facts.pending_index:
         lines.append(Line(target.name, "no partial index on what is pending: `catchup migrate` prints one", "warn"))
     fires = (*facts.triggers, *(f"publication {name}" for name in facts.publications))
     if fires:

@@ -15,6 +15,7 @@ import typer
 from cli.flags import ReembedFlags, RunFlags, takes
 from cli.main import new_app
 from cli.reprocess_flags import ReprocessFlags
+from cli.views_flags import ViewsFlags
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,6 +58,8 @@ def _flags_of(job: Job) -> type[RunFlags]:
             return ReembedFlags
         case "publish":
             return ReprocessFlags
+        case "views":
+            return ViewsFlags
         case _:
             return RunFlags
 
@@ -132,6 +135,10 @@ async def make_work(
         from cli.sending import make_sending
 
         return await make_sending(name, flags, command, settings, view, road)
+    if isinstance(flags, ViewsFlags):
+        from cli.views import make_refreshing
+
+        return await make_refreshing(name, flags, command, settings, view, road)
     from cli import choices, providers
     from jobs.engine.work import Work
     from jobs.registry import load_job

@@ -120,7 +120,7 @@ async def _missing_indexes(place: Place, targets: Sequence[Target]) -> list[str]
     return [
         index_sql(Registration(target.name, target.spec))
         for target in _one_for_each_cell(targets)
-        if not (await place.ledger.facts(target.spec)).pending_index
+        if target.spec.pending and not (await place.ledger.facts(target.spec)).pending_index
     ]
 
 
@@ -192,7 +192,7 @@ def _remarks(place: Place, fitting: Sequence[Target]) -> str:
     lines = [
         "-- Worth having on a large table, each by itself and outside of a transaction, where there is none already:"
     ]
-    lines += [f"-- {index_sql(Registration(target.name, target.spec))}" for target in _one_for_each_cell(fitting)]
+    lines += [f"-- {index_sql(Registration(target.name, target.spec))}" for target in _one_for_each_cell(fitting) if target.spec.pending]
     if inside:
         lines += [
             f"-- Vectors of {', '.join(inside)} need pgvector. Where it is missing (Supabase: Database, Extensions),",

@@ -21,7 +21,6 @@ def plan_lines(plan: Plan) -> list[Line]:
         *([Line("rewrites", f"~{show_bytes(plan.rewrite_bytes)} of table data")] if plan.cells else []),
         Line("ceilings", plan.ceilings),
     ]
-    lines += [Line(name, clean(text, 400)) for name, text in plan.own]
     if plan.would_skip:
         lines.append(Line("skips", f"of {plan.sampled_rows:,} looked at: {reasons(plan.would_skip)}"))
     if plan.standing:

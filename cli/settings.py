@@ -61,6 +61,8 @@ class Settings(Strict):
     supabase_service_role_key: Secret | None = None
     openai_api_key: Secret | None = None
     openai_base_url: Annotated[str, AfterValidator(project.check_url)] | None = None
+    youtube_api_key: Secret | None = None
+    youtube_api_endpoint: Annotated[str, AfterValidator(project.check_url)] | None = None
     pinecone_api_key: Secret | None = None
     pinecone_index_host: Annotated[str, AfterValidator(project.check_url)] | None = None
     pinecone_controller_host: Annotated[str, AfterValidator(project.check_url)] | None = None
@@ -94,6 +96,8 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "SUPABASE_SERVICE_ROLE_KEY": ("supabase_service_role_key",),
     "OPENAI_API_KEY": ("openai_api_key",),
     "OPENAI_BASE_URL": ("openai_base_url",),
+    "YOUTUBE_API_KEY": ("youtube_api_key",),
+    "YOUTUBE_API_ENDPOINT": ("youtube_api_endpoint",),
     "PINECONE_API_KEY": ("pinecone_api_key",),
     "PINECONE_INDEX_HOST": ("pinecone_index_host",),
     "PINECONE_CONTROLLER_HOST": ("pinecone_controller_host",),

@@ -45,6 +45,10 @@ async def probe(target: Target, road: Road) -> None:
             asked = tuple(dict.fromkeys((joined.on, joined.order_by, *joined.columns)))
             nothing = (Condition(joined.on, "is null"),)
             await road.peek(joined.table, asked, key=(joined.on,), conditions=nothing, schema=spec.schema)
+        if target.views:
+            asked = ("video_id", "snapshot_date", "view_count")
+            nothing = (Condition("video_id", "is null"),)
+            await road.peek(target.views.snapshots, asked, key=asked[:2], conditions=nothing, schema=spec.schema)
     except Misconfigured as missing:
         said = f"{missing.what} {missing.words}".strip()
         raise Misconfigured(
