@@ -192,7 +192,8 @@ def _remarks(place: Place, fitting: Sequence[Target]) -> str:
     lines = [
         "-- Worth having on a large table, each by itself and outside of a transaction, where there is none already:"
     ]
-    lines += [f"-- {index_sql(Registration(target.name, target.spec))}" for target in _one_for_each_cell(fitting) if target.spec.pending]
+    indexed = [target for target in _one_for_each_cell(fitting) if target.spec.pending]
+    lines += [f"-- {index_sql(Registration(target.name, target.spec))}" for target in indexed]
     if inside:
         lines += [
             f"-- Vectors of {', '.join(inside)} need pgvector. Where it is missing (Supabase: Database, Extensions),",
