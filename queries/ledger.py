@@ -75,6 +75,10 @@ class Ledger:
         self.places = Places(road)
         self._took_s: float | None = None
 
+    def show(self, key: Key) -> str:
+        """The row's name, for an operator."""
+        return " ".join(key)
+
     async def hello(self, spec: TableSpec | None = None, target: str = "") -> Hello:
         asked = {"target": target, "schema": spec.schema if spec else None, "table": spec.table if spec else None}
         try:

@@ -62,6 +62,9 @@ class ViewsLedger(Ledger):
         self._lease: Lease | None = None
         self.counted = Counted()
 
+    def show(self, key: Key) -> str:
+        return key[0]
+
     async def take_lease(
         self,
         *,

@@ -78,14 +78,15 @@ async def _read_back(session: Session, row: Row) -> None:
     stored = await session.database.insist(lambda: session.work.ledger.read_back(spec, [row.key]))
     if not stored.get(row.key, {}).get(spec.cells[0]):
         raise Misconfigured(
-            f"row {' '.join(row.key)} was confirmed as written, but reading it back shows nothing",
+            f"row {session.work.ledger.show(row.key)} was confirmed as written, but reading it back shows nothing",
             fix="a trigger or rule may undo the write; nothing more was paid",
         )
 
 
 def _refuse_unwritable(session: Session, row: Row) -> None:
     """The row is as it was read, and still the update did not touch it: somebody forbids that."""
-    last = next((named for named in session.named if named.key == " ".join(row.key)), None)
+    shown = session.work.ledger.show(row.key)
+    last = next((named for named in session.named if named.key == shown), None)
     if last and last.state == "changed" and last.reason == "kept":
         raise Misconfigured(
             f"the update of row {last.key} affected 0 rows although nothing had changed it",

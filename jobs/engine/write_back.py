@@ -225,17 +225,17 @@ class WriteBack:
             self.books.gone += 1
             if entry.write is not None and entry.write.elsewhere and len(self.gone) < BACKLOG_MOST:
                 self.gone[entry.key] = entry.write.parts
-            self.on_named(Named(" ".join(entry.key), "gone", "gone", "the row was deleted while we worked"))
+            self.on_named(Named(self.ledger.show(entry.key), "gone", "gone", "the row was deleted while we worked"))
         else:
             self.books.changed += 1
             why = result.changed.get(index, "not as it was read")
-            self.on_named(Named(" ".join(entry.key), "changed", why, "left as it is; it is a candidate again"))
+            self.on_named(Named(self.ledger.show(entry.key), "changed", why, "left as it is; it is a candidate again"))
 
     def _book_verdict(self, verdict: RowVerdict) -> None:
         ledger = self.books.skipped if verdict.state == "skipped" else self.books.failed
         ledger[verdict.reason] += 1
         if verdict.state == "failed":
-            self.on_named(Named(" ".join(verdict.key), "failed", verdict.reason, verdict.detail))
+            self.on_named(Named(self.ledger.show(verdict.key), "failed", verdict.reason, verdict.detail))
 
     def _as_failed(self, entry: Entry, refusal: DataRejected) -> Entry:
         detail = f"{refusal.code} {refusal.words or refusal.what}".strip()
