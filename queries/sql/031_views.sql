@@ -96,7 +96,11 @@ begin
     return shape || jsonb_build_object('snapshots', format('%I.%I', spec->>'schema', q->'views'->>'snapshots'),
         'snapshot_types', catchup.column_types(kept), 'priorities', case when ranks is not null then
             format('%I.%I', spec->>'schema', q->'views'->>'priorities') end, 'priority_types', catchup.column_types(ranks),
-        'key', spec->'key'->>0, 'key_type', shape->'types'->>(spec->'key'->>0),
+        'key', spec->'key'->>0, 'key_type',
+        -- With its collation: an id that comes from the schedule has another one, and then no index of the table would serve.
+        (shape->'types'->>(spec->'key'->>0)) || coalesce((select format(' collate %I.%I', n.nspname, c.collname)
+            from pg_attribute a join pg_collation c on c.oid = a.attcollation join pg_namespace n on n.oid = c.collnamespace
+            where a.attrelid = to_regclass(shape->>'rel') and a.attname = spec->'key'->>0), ''),
         'published', case when shape->'types' ? (q->'views'->>'published')
             then format('t.%I', q->'views'->>'published') else 'null' end || '::timestamptz',
         'target_no', coalesce((select g.target_no from catchup.targets g where g.target = q->>'target'), 0));
@@ -124,7 +128,7 @@ language sql immutable security invoker set search_path = '' as $$
         '/ 86400)))::integer as tier) f where d.id is null',
         shape->>'key', shape->>'published', videos,
         replace(catchup.due_sql(shape), 'where', format('where s.video_id = t.%I%s and', shape->>'key',
-            case when shape->>'priorities' is null then '::text' else '' end)),
+            case when shape->>'priorities' is null then '::text collate "C"' else '' end)),
         case when shape->'snapshot_types' ? 'daily_views_rate' then 'x.daily_views_rate::float8' else 'null::float8' end,
         shape->>'snapshots', 't.' || quote_ident(shape->>'proof') || '::float8')
 $$;
@@ -182,7 +186,7 @@ begin
         '''absent_on'', a.absent_on, ''today'', (now())::date), ''was'', %5$s) order by w.due, w.id), ''[]'') '
         -- By key, one by one: for a thousand of them the planner would read both tables whole (60 ms a page at 178,000).
         'from w cross join lateral (select %12$s from %6$s t where t.%7$I = w.id::%8$s limit 1) t left join lateral (select x.* '
-        'from catchup.schedule x where x.target_no = %9$s and x.video_id = w.id::text limit 1) a on true '
+        'from catchup.schedule x where x.target_no = %9$s and x.video_id = w.id::text collate "C" limit 1) a on true '
         'where %10$s), ''last'', (select case when count(*) = %11$s then (select jsonb_build_array(m.id, m.due::text) from l m '
         'order by m.due desc, m.id desc limit 1) end from l), ''now'', now()::text)',
         looked, case when is_unplanned then catchup.unplanned_sql(shape, format('(select %s from %s t join l on l.id = t.%I)',
@@ -381,10 +385,10 @@ begin
     videos := format('(select %s from %s t tablesample system (%s) repeatable (7))', catchup.needed_sql(q), shape->>'rel', share);
     execute format('select coalesce(jsonb_object_agg(x.tier, jsonb_build_array(x.n, x.due)), ''{}'') from (select w.tier, count(*) as n, '
         'count(*) filter (where %s) as due from (select s.id::text as id, s.due::timestamptz as due, s.tier from %s v join (%s) s on s.id = v.%I%s '
-        'union all %s) w join %s t on t.%I = w.id::%s left join catchup.schedule a on a.target_no = %s and a.video_id = w.id '
+        'union all %s) w join %s t on t.%I = w.id::%s left join catchup.schedule a on a.target_no = %s and a.video_id = w.id collate "C" '
         'where a.unavailable_at is null group by w.tier) x',
         catchup.picked_sql(q, shape, 'clock_timestamp()'), videos, catchup.due_sql(shape), shape->>'key',
-        case when shape->>'priorities' is null then '::text' else '' end, catchup.unplanned_sql(shape, videos),
+        case when shape->>'priorities' is null then '::text collate "C"' else '' end, catchup.unplanned_sql(shape, videos),
         shape->>'rel', shape->>'key', shape->>'key_type', shape->>'target_no')
     into tiers;
     return jsonb_build_object('tiers', tiers, 'share', share / 100, 'priorities', shape->'priorities', 'undeclared',
