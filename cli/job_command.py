@@ -7,6 +7,7 @@ import gc
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,10 @@ def build(name: str) -> Any:
             from cli.reprocess import reprocess
 
             raise typer.Exit(reprocess(name, flags, typed))
+        if isinstance(flags, ViewsFlags):
+            from cli.views import refresh
+
+            raise typer.Exit(refresh(name, flags, typed))
         raise typer.Exit(run_job(name, flags, typed))
 
     return typer.main.get_command(app)
@@ -103,8 +108,8 @@ async def _do(
     choice = connect.choose_database(settings, flags.local)
     for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
         view.say(text)
-    async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, _):
-        work = await make_work(name, flags, command, settings, view, road, choice.kind)
+    async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, dsn):
+        work = replace(await make_work(name, flags, command, settings, view, road, choice.kind), dsn=dsn)
         # Thousands of rows are alive at a time, and what is loaded stays: looking through all of it again and again
         # for cycles took a quarter of a run's CPU time (vectorize, 2026-11-21).
         gc.freeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from cli.project import LOOPBACK
@@ -22,6 +21,18 @@ if TYPE_CHECKING:
 QUOTA_A_DAY = 10_000
 """What a project has unless Google grants more (developers.google.com/youtube/v3, quota; 2026-11-21)."""
 _OF_MODELS = ("model", "price", "provider", "max_cost", "redo_where")
+
+
+def refresh(name: str, flags: ViewsFlags, command: str) -> int:
+    """The exit code of the run, or of the list of what it changed."""
+    if flags.since_run is not None:
+        from cli.views_since import list_changes
+
+        return list_changes(flags)
+    from cli.job_command import run_job
+    from cli.rollups import refresh_to_verdict
+
+    return run_job(name, flags, command, task=refresh_to_verdict)
 
 
 async def make_refreshing(
@@ -97,7 +108,8 @@ def _pick(flags: ViewsFlags, slice_: object) -> Pick:
     from queries.views_ledger import Pick
 
     mode = "all" if flags.all else "stale" if flags.stale is not None else "due"
-    return Pick(mode, flags.tier or (), flags.stale or 0.0, slice_)  # type: ignore[arg-type]  # the options' slice
+    tiers = tuple(map(int, flags.tier.split(","))) if flags.tier else ()
+    return Pick(mode, tiers, flags.stale or 0.0, slice_)  # type: ignore[arg-type]  # the options' slice
 
 
 def _said(pick: Pick, flags: ViewsFlags) -> tuple[tuple[str, str], ...]:
@@ -125,8 +137,3 @@ def open_youtube(settings: Settings, allowed: Iterable[str], dry_run: bool) -> V
     return YouTube(
         key, settings.youtube_api_endpoint, timeout_s=settings.limits.call_timeout, allow_hosts=frozenset(allowed)
     )
-
-
-def without(command: str, *flags: str) -> str:
-    """The command as it was typed, but for these flags."""
-    return shlex.join(word for word in shlex.split(command) if word not in flags)

@@ -9,11 +9,11 @@ from cli import quantities
 from cli.flags import RunFlags, option
 
 
-def read_tiers(text: str) -> tuple[int, ...]:
+def read_tiers(text: str) -> str:
     parts = text.split(",")
     if not all(part in ("0", "1", "2", "3", "4") for part in parts):
         raise ValueError(f"{text!r} are not tiers: 0 to 4, such as 0 or 0,1")
-    return tuple(sorted({int(part) for part in parts}))
+    return ",".join(sorted(set(parts)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class ViewsFlags(RunFlags):
             read=quantities.read_duration_s, metavar="TIME", help="Instead of due ones: not asked for this long, 24h."
         ),
     ] = None
-    tier: Annotated[
-        tuple[int, ...] | None, option(read=read_tiers, metavar="N,N", help="Only videos of these tiers, 0 to 4.")
-    ] = None
+    tier: Annotated[str | None, option(read=read_tiers, metavar="N,N", help="Only videos of these tiers, 0 to 4.")] = (
+        None
+    )
     channel: Annotated[str | None, option(metavar="ID", help="Only videos of this channel.")] = None
     all: Annotated[bool, option("--all", help="Every video, due or not.")] = False
     quota: Annotated[

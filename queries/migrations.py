@@ -23,13 +23,14 @@ _FUNCTIONS = (
     *("open_run", "reopen_run", "runs", "close_run", "ask_cancel", "cancel_dead", "named", "standing", "prune"),
     *("take_lease", "beat", "release", "take_lump", "settle_run"),
     *("space_facts", "space_create", "space_put", "space_seen", "space_ids", "space_delete", "space_query"),
-    *("stuck", "unstick", "message_counts", "followed"),
+    *("stuck", "unstick", "message_counts", "still", "followed"),
     *("share_rate", "leave_rate", "move_status"),
     *("column_facts", "column_query", "place", "claim_place", "switch_target"),
     *("open_chunk", "claim_rows", "note_chunk", "chunks", "take_chunks", "batch_page", "put_back", "forget_back"),
     *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit"),
     *("quota", "quota_take", "quota_give_back", "quota_close"),
     *("views_due", "views_seed", "views_write", "views_outlook", "views_alive"),
+    *("views_rollups", "views_rolled_up", "views_changed"),
 )
 # Two `migrate` at once would deadlock on each other's `create or replace`: the second waits here instead.
 _ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtext('catchup migrate'))"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -186,6 +186,17 @@ class ViewsLedger(Ledger):
         answer = await self._read("catchup_views_alive", {"target": target, "limit": 10})
         with believed("catchup_views_alive", writing=False):
             return tuple(map(str, answer["ids"]))
+
+    async def changed_since(self, spec: TableSpec, target: str, since: str) -> AsyncIterator[dict[str, Any]]:
+        """Videos asked for since then whose counts are other than before, or that are gone: in the order of ids."""
+        cursor: str | None = ""
+        while cursor is not None:
+            asked = {**self._about(spec, target), "since": since, "cursor": cursor, "limit": 2_000}
+            answer = await self._read("catchup_views_changed", asked)
+            with believed("catchup_views_changed", writing=False):
+                rows, cursor = list(answer["rows"]), answer["last"]
+            for row in rows:
+                yield row
 
     async def write(self, batch: WriteBatch) -> WriteResult:
         """Counts and what became of the others: all of the batch or nothing, and the next time of each of them."""

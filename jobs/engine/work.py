@@ -28,7 +28,8 @@ class Work:
 
     `space` is where vectors go that do not stand in the row itself. `answers` are kept from earlier runs: where the
     row is still the same, its answer is not asked for again. `hold` keeps requests back while the receiver has too much;
-    `ready` refuses a receiver that is not as it should be, and says what an operator should know of it.
+    `ready` refuses a receiver that is not as it should be, and says what an operator should know of it. `dsn` is for what
+    follows a run; empty over REST.
     """
 
     job: Job
@@ -49,6 +50,7 @@ class Work:
     hold: Hold | None = None
     ready: Callable[[], Awaitable[Sequence[str]]] | None = None
     account: Account | None = None
+    dsn: str = ""
 
     @property
     def made_by(self) -> str:
