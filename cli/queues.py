@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jobs.targets import Target
     from queries.consuming import Consumer
     from queries.messages import Queue
-    from queries.publishing import Publisher
+    from queries.publishing import Publisher, Still
 
 _BOTH = "or say --inline to do the work here, with a model"
 
@@ -45,13 +45,14 @@ def open_queue(settings: Settings) -> Queue:
     return open_dramatiq(url, queue.name, queue.task, queue.namespace)
 
 
-def open_publisher(settings: Settings, target: Target, where: str) -> Publisher:
+def open_publisher(settings: Settings, target: Target, where: str, still: Still) -> Publisher:
     from jobs.engine import fault_points
     from queries.publishing import Publisher
     from queries.sent_record import SentRecord
 
     name = hashlib.sha256(f"{where}\n{target.name}".encode()).hexdigest()[:16]
-    return Publisher(open_queue(settings), SentRecord(settings.state_dir / "sent" / f"{name}.ids"), fault_points.reach)
+    record = SentRecord(settings.state_dir / "sent" / f"{name}.ids")
+    return Publisher(open_queue(settings), record, still, fault_points.reach)
 
 
 def open_consumer(settings: Settings) -> Consumer:

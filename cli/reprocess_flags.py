@@ -36,7 +36,7 @@ class ReprocessFlags(RunFlags):
         option(read=_TIME, metavar="TIME", help="Send again what was sent this long ago and has not changed since."),
     ] = None
     create_queue: Annotated[
-        bool, option("--create-queue", help="The queue is meant to be new: no worker has used it yet.")
+        bool, option("--create-queue", help="In Redis: the queue's name is right, though nothing was ever in it.")
     ] = False
     follow: Annotated[
         bool, option("--follow", help="Then watch the videos until they are done; Ctrl-C ends the watching only.")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.following import Following
     from jobs.targets import Target
     from queries.ledger import Ledger
+    from queries.messages import Seen
     from queries.publishing import Publisher
     from queries.road import Road
 
@@ -49,14 +50,22 @@ async def make_sending(
     picked = await choices.pick_target(job, settings, flags.target, road)
     target = as_sent(picked, flags, settings)
     options = _options(flags, settings, target)
-    publisher = open_publisher(settings, target, road.where)
-    model = publisher.queue.where
     messages = MessageLedger(road, States())
     database = _open_database(ledger, clock, options)
+
+    async def still(seen: Sequence[Seen]) -> frozenset[int]:
+        return await database.insist(lambda: messages.still(target.spec, seen))
+
+    publisher = open_publisher(settings, target, road.where, still)
+    model = publisher.name
+
+    async def ready() -> Sequence[str]:
+        return await look_ahead(publisher, flags, ledger, target)
+
     if flags.reset_stuck is not None:
         from cli.unstick import unstick
 
-        await unstick(flags, options, target, messages, database, view, lambda: look_ahead(publisher, flags))
+        await unstick(flags, options, target, messages, database, view, ready)
     if flags.ids_from is not None:
         fingerprint = target.fingerprint(model, run_params(target, model, options))
         options = await _only_listed(flags, options, ledger, query_of(target, options, fingerprint), view)
@@ -77,7 +86,7 @@ async def make_sending(
         command,
         clock=clock,
         hold=Hold(depth, clock, flags.max_depth, flags.delay or 0.0),
-        ready=lambda: look_ahead(publisher, flags),
+        ready=ready,
         account=sending,
     )
 
@@ -135,16 +144,27 @@ async def _need_ledger(ledger: Ledger, spec: Any, flag: str) -> None:
         raise Misconfigured(f"{flag} needs the ledger, which is not installed", fix="run `catchup migrate` once")
 
 
-async def look_ahead(publisher: Publisher, flags: ReprocessFlags) -> Sequence[str]:
+async def look_ahead(publisher: Publisher, flags: ReprocessFlags, ledger: Ledger, target: Target) -> Sequence[str]:
     """Is there such a queue? A name with a typo would take every message, and no worker would ever see one."""
     facts = await publisher.look()
-    if not facts.exists and not flags.create_queue:
-        seen = f"; seen there: {', '.join(facts.seen[:5])}" if facts.seen else ""
-        raise Misconfigured(
-            f"there is no {publisher.queue.where}{seen}",
-            fix="correct [queue] name in catchup.toml, or start a worker once; --create-queue if it is meant to be new",
-        )
-    return facts.notes
+    if facts.exists or (
+        not facts.is_certain and (flags.create_queue or await _was_used(ledger, target, publisher.name))
+    ):
+        return facts.notes
+    seen = f"; seen there: {', '.join(facts.seen[:5])}" if facts.seen else ""
+    if facts.is_certain:
+        fix = "correct [queue] name in catchup.toml, or start a worker once: it declares the queue as it needs it"
+    else:
+        fix = "correct [queue] name in catchup.toml; --create-queue if it is right and has never held anything yet"
+    raise Misconfigured(f"there is no {publisher.name}{seen}", fix=fix)
+
+
+async def _was_used(ledger: Ledger, target: Target, queue: str) -> bool:
+    """An empty queue leaves no trace in Redis, but our own ledger knows it."""
+    if (await ledger.hello()).schema_version is None:
+        return False
+    last = await ledger.last_finished(target.name)
+    return last is not None and last.params.get("model") == queue
 
 
 def _depth(publisher: Publisher) -> Callable[[], Awaitable[int]]:

@@ -50,14 +50,20 @@ class ReprocessVideos:
 
     def prepare(self, row: Row, means: Means) -> Ask:
         message = lay_out(row, means.target, message_id(row, means.target))
-        return Ask((row,), PublishRequest((message,)), 0, source=f"message {message.id}", answer_bytes=200)
+        return Ask(
+            (row,),
+            PublishRequest((message,), ((row.key, row.guard),)),
+            0,
+            source=f"message {message.id}",
+            answer_bytes=200,
+        )
 
     def pack(self, asks: Sequence[Ask]) -> Ask:
         messages = tuple(message for ask in asks for message in ask.request.messages)
         return replace(
             asks[0],
             rows=tuple(row for ask in asks for row in ask.rows),
-            request=PublishRequest(messages),
+            request=PublishRequest(messages, tuple(seen for ask in asks for seen in ask.request.seen)),
             answer_bytes=200 * len(messages),
             texts=len(messages),
             parts=tuple(asks),

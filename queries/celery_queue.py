@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from queries.errors import Misconfigured
-from queries.messages import Message, Queue, QueueFacts
+from queries.messages import NO_WAY_OUT, QUORUM, Message, Queue, QueueFacts
 from queries.queue_errors import translate
 from queries.redis_facts import say_durability
 
@@ -40,6 +40,7 @@ class CeleryQueue:
         self._app: Any = None
         self._connection: Any = None
         self._producer: Any = None
+        self._said: tuple[str, ...] | None = None
 
     def look(self) -> QueueFacts:
         with self._translated():
@@ -103,7 +104,20 @@ class CeleryQueue:
         except NotFound:
             return QueueFacts(exists=False)
         channel.close()
-        return QueueFacts(exists=True, waiting=declared.message_count)
+        return QueueFacts(exists=True, waiting=declared.message_count, notes=self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        from amqp.exceptions import PreconditionFailed  # noqa: PLC0415
+
+        if self._said is None:
+            channel = self._connection.channel()
+            try:
+                channel.queue_declare(queue=self._queue, durable=True, auto_delete=False, arguments=QUORUM)
+                self._said = (NO_WAY_OUT,)
+                channel.close()
+            except PreconditionFailed:
+                self._said = ()
+        return self._said
 
     def _look_in_redis(self) -> QueueFacts:
         """A worker leaves its bindings, which stay when it is gone; a queue that holds messages is a list."""
@@ -114,7 +128,8 @@ class CeleryQueue:
         for key in client.scan_iter(match=f"{_BINDING}*", count=1_000):
             bound |= {each.decode(errors="replace").split(_BINDING_PARTS)[-1] for each in client.smembers(key)}
         exists = waiting > 0 or self._queue in bound
-        return QueueFacts(exists, waiting, say_durability(client), tuple(sorted(bound)) if not exists else ())
+        seen = () if exists else tuple(sorted(bound))
+        return QueueFacts(exists, waiting, say_durability(client), seen, is_certain=False)
 
     @contextlib.contextmanager
     def _translated(self) -> Any:

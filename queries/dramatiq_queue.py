@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from queries.errors import Misconfigured
-from queries.messages import Message, Queue, QueueFacts
+from queries.messages import NO_WAY_OUT, QUORUM, Message, Queue, QueueFacts
 from queries.queue_errors import translate
 from queries.redis_facts import say_durability
 
@@ -106,7 +106,8 @@ class _OnRedis(_Dramatiq):
             for key in client.scan_iter(match=f"{self._namespace}:*", count=1_000):
                 name = key.decode(errors="replace").removeprefix(f"{self._namespace}:").partition(".")[0]
                 seen |= {name} - {"__acks__", "__heartbeats__"} if not name.startswith("__") else set()
-        return QueueFacts(exists, client.llen(base), say_durability(client), tuple(sorted(seen)))
+        waiting = client.llen(base)
+        return QueueFacts(exists, waiting, say_durability(client), tuple(sorted(seen)), is_certain=False)
 
 
 class _OnRabbit(_Dramatiq):
@@ -115,6 +116,7 @@ class _OnRabbit(_Dramatiq):
         parts = urlsplit(url)
         query = urlencode({**_PIKA, **dict(parse_qsl(parts.query))})
         self._url = urlunsplit(parts._replace(query=query))
+        self._said: tuple[str, ...] | None = None
 
     def _open(self) -> Broker:
         from dramatiq.brokers import rabbitmq  # noqa: PLC0415
@@ -136,4 +138,16 @@ class _OnRabbit(_Dramatiq):
                 raise
             del broker.channel
             return QueueFacts(exists=False)
-        return QueueFacts(exists=True, waiting=declared.method.message_count)
+        return QueueFacts(exists=True, waiting=declared.method.message_count, notes=self._notes(broker))
+
+    def _notes(self, broker: Any) -> tuple[str, ...]:
+        from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415
+
+        if self._said is None:
+            try:
+                broker.channel.queue_declare(queue=self.queue, durable=True, arguments=QUORUM)
+                self._said = (NO_WAY_OUT,)
+            except ChannelClosedByBroker:
+                del broker.channel
+                self._said = ()
+        return self._said

@@ -9,6 +9,7 @@ from typing import Any
 from queries.errors import Misconfigured
 from queries.ledger_answers import believed, expected
 from queries.ledger_json import page_json, parse_key, spec_json
+from queries.messages import Seen
 from queries.road import Road
 from queries.table import Key, PageQuery, TableSpec
 
@@ -103,6 +104,13 @@ class MessageLedger:
         with believed("catchup_message_counts", writing=False):
             groups = [Group(tuple(str(v) for v in by), int(n), int(sends)) for by, n, sends in answer["groups"]]
             return groups, int(answer["looked"]) < at_most
+
+    async def still(self, spec: TableSpec, seen: Sequence[Seen]) -> frozenset[int]:
+        """Which of them are as they were read. By POST: so many keys are too long for a URL."""
+        rows = [{"key": key, "guard": guard} for key, guard in seen]
+        answer = expected(await self._road.call("catchup_still", {"spec": spec_json(spec), "rows": rows}))
+        with believed("catchup_still", writing=False):
+            return frozenset(map(int, answer["still"]))
 
     async def followed(self, spec: TableSpec, target: str, above: str | None) -> Followed:
         names = self._states

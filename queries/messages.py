@@ -1,12 +1,16 @@
-"""What a message for a worker's queue is, and what a broker must be able to do. The libraries are in the files beside."""
+"""What a message for a worker's queue is, and what a broker must be able to do. The libraries have files of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from queries.errors import RateLimits
+from queries.table import Key
+
+
+Seen = tuple[Key, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
+    """`seen` are the key and guard of each message's row, as it was read."""
+
     messages: tuple[Message, ...]
+    seen: tuple[Seen, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,16 @@ class PublishAnswer:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """What the broker says of the queue: how much waits there, and what an operator should know of it."""
+    """What the broker says of the queue: how much waits there, and what an operator should know of it.
+
+    `is_certain`: a queue has to be declared there. Redis knows only what is in use, and `seen` are names that are.
+    """
 
     exists: bool
     waiting: int = 0
     notes: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    is_certain: bool = True
 
 
 class Queue(Protocol):
@@ -63,5 +74,9 @@ class Queue(Protocol):
     def close(self) -> None: ...
 
 
-def ids_of(messages: Sequence[Message]) -> frozenset[str]:
-    return frozenset(message.id for message in messages)
+QUORUM = {"x-queue-type": "quorum"}
+"""Declared once more with just these, a queue of RabbitMQ that is there agrees or refuses, and stays as it is."""
+NO_WAY_OUT = (
+    "this quorum queue has no dead-letter exchange of its own: RabbitMQ 4 drops a message after 20 redeliveries, "
+    "unless a policy says otherwise"
+)

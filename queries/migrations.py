@@ -25,7 +25,7 @@ _FUNCTIONS = (
     *("space_facts", "space_create", "space_put", "space_seen", "space_ids", "space_delete", "space_query"),
     *("stuck", "unstick", "message_counts", "still", "followed"),
     *("share_rate", "leave_rate", "move_status"),
-    *("column_facts", "column_query", "place", "claim_place", "switch_target"),
+    *("column_facts", "column_query", "place", "claim_place", "switch_target", "known_keys"),
     *("open_chunk", "claim_rows", "note_chunk", "chunks", "take_chunks", "batch_page", "put_back", "forget_back"),
     *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit"),
     *("quota", "quota_take", "quota_give_back", "quota_close"),

@@ -97,6 +97,21 @@ begin
     return jsonb_build_object('groups', groups, 'looked', looked) || catchup.took_ms();
 end $$;
 
+-- Which of these rows are as they were read.
+create or replace function public.catchup_still(p text) returns jsonb
+language plpgsql stable security invoker
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+set extra_float_digits = 1 set bytea_output = 'hex' as $$
+declare
+    q jsonb := p::jsonb->0;
+    shape jsonb := catchup.resolve(q->'spec');
+begin
+    if shape ? 'problem' then
+        return shape;
+    end if;
+    return jsonb_build_object('still', to_jsonb(catchup.find_unchanged(q->'spec', shape, q->'rows'))) || catchup.took_ms();
+end $$;
+
 -- What became of the rows that messages went out about, a page of them: by run and state, and the failed ones by name.
 create or replace function public.catchup_followed(p text) returns jsonb
 language plpgsql stable security invoker

@@ -280,6 +280,10 @@ async def running_worker(broker: Broker, folder: Path, **more: str) -> AsyncIter
 
 async def wait_for_lines(file: Path, lines: int, seconds: float = 60) -> list[str]:
     async with asyncio.timeout(seconds):
-        while len(found := file.read_text().split()) < lines:
+        while len(found := _read(file).split()) < lines:
             await asyncio.sleep(0.05)  # another program's file
     return found
+
+
+def _read(file: Path) -> str:
+    return file.read_text()

@@ -1,4 +1,4 @@
-"""A private RabbitMQ for the session: the real one, on free ports of the loopback. It takes some ten seconds to start."""
+"""A private RabbitMQ for the session: the real one, on free loopback ports. It takes some ten seconds to start."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import socket
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -102,29 +100,18 @@ class RabbitServer:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class RabbitQueue:
-    """A queue with a name of its own, durable as workers declare them."""
-
-    server: RabbitServer
-    name: str
-
-    def bodies(self) -> list[dict[str, Any]]:
-        """Everything that waits, taken out: properties, headers and body of each."""
-        import pika  # noqa: PLC0415 - an extra
-
-        with pika.BlockingConnection(pika.URLParameters(self.server.url)) as connection:
-            channel, found = connection.channel(), []
-            while (got := channel.basic_get(self.name, auto_ack=True))[0] is not None:
-                found.append({"properties": got[1], "body": got[2]})
-            return found
-
-
 @pytest.fixture(scope="session")
 def rabbit_server() -> Iterator[RabbitServer]:
+    with running_rabbit() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_rabbit() -> Iterator[RabbitServer]:
+    """A test that needs it is skipped where it is not."""
     if shutil.which("rabbitmq-server") is None:
         pytest.skip("no rabbitmq-server here: apt-get install rabbitmq-server")
-    folder = Path(tempfile.mkdtemp(prefix="rabbit", dir="/tmp"))  # noqa: S108 - below pytest's own, nobody else may enter
+    folder = Path(tempfile.mkdtemp(prefix="rabbit"))  # not below pytest's own folder, which its account may not enter
     server = RabbitServer(folder)
     try:
         server.start()
@@ -132,9 +119,3 @@ def rabbit_server() -> Iterator[RabbitServer]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def rabbit_queue(rabbit_server: RabbitServer) -> RabbitQueue:
-    """A name that no test used before; nothing is declared yet."""
-    return RabbitQueue(rabbit_server, f"q{uuid.uuid4().hex[:12]}")

@@ -58,7 +58,8 @@ class RedisServer:
             self._process = None
 
 
-def _program() -> str:
+def find_redis() -> str:
+    """A test that needs it is skipped where it is not."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
         pytest.skip("no redis-server here: apt-get install redis-server")
@@ -68,7 +69,7 @@ def _program() -> str:
 @pytest.fixture(scope="session")
 def redis_session() -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="redis") as folder:
-        server = RedisServer(_program(), Path(folder))
+        server = RedisServer(find_redis(), Path(folder))
         server.start()
         yield server
         server.kill()
@@ -88,7 +89,7 @@ def durable_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of one's own that may be killed and started again."""
     folder = tmp_path / "redis"
     folder.mkdir()
-    server = RedisServer(_program(), folder, durable=True)
+    server = RedisServer(find_redis(), folder, durable=True)
     server.start()
     yield server
     server.kill()
