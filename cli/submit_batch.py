@@ -71,7 +71,7 @@ def run_batches(flags: BatchFlags, command: str, *, collect_only: bool = False) 
     async def task(work: Work, given: RunFlags, view: View, signals: Signals) -> int:
         return await _submit(work, given, view, signals, settings, options)
 
-    return run_job(name, _flags_for(name, flags), command, task=task)
+    return run_job(name, flags_for(name, flags), command, task=task)
 
 
 def job_of(target: str | None, settings: Settings) -> str:
@@ -85,7 +85,7 @@ def job_of(target: str | None, settings: Settings) -> str:
     return JOBS[0]
 
 
-def _flags_for(job: str, flags: BatchFlags) -> RunFlags:
+def flags_for(job: str, flags: BatchFlags) -> RunFlags:
     """A job without vectors has no flags for them."""
     if job != JOBS[0]:
         return flags

@@ -19,6 +19,7 @@ from queries.batch_lines import Line, judge_chat, judge_vectors
 from queries.embed import EmbedAnswer, EmbedRequest
 from queries.errors import CatchupError, ItemPermanent, RunFatal
 from queries.ledger import RowVerdict, Spend
+from queries.table import Key
 from queries.vector_column import as_text
 
 if TYPE_CHECKING:
@@ -93,10 +94,13 @@ class Collecting:
         ask = self._ask_of(sent)
         answer = self._judge(line, ask)
         if isinstance(answer, CatchupError):
+            if line.is_paid and not isinstance(answer, ItemPermanent):
+                self._book_unusable(sent, ask)
             self._refuse(sent, line, answer, left)
         elif ask is None:
             self._book_in_vain(sent, answer)
         elif isinstance(answer, EmbedAnswer) and len(answer.vectors) != ask.texts:
+            self._book_unusable(sent, ask)
             self._miss(sent, "malformed", "not one vector for each text", left, counts=True)
         else:
             await self._settle(sent, ask, answer)
@@ -110,6 +114,19 @@ class Collecting:
         was = {**row.was, cells[0]: sent.was} if cells else row.was
         item = prepare(self._session.work.job, replace(row, was=was), self._session.errand.means)
         return item if isinstance(item, Ask) else None
+
+    def _book_unusable(self, sent: Sent, ask: Ask | None) -> None:
+        """Billed, and nothing to show for it: nobody can read what it cost."""
+        if ask is None:
+            return
+        price = self._settling.means.price
+        self.book_possibly(sent.key, price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most))
+
+    def book_possibly(self, key: Key, usd: float) -> None:
+        """In the journal as well: what only the ledger knew, a replay would take off again."""
+        self._settling.journal.ended(self._settling.journal.attempted([key], 0.0), usd)
+        self._settling.tally.calls += 1
+        self._settling.writer.spend(Spend(calls=1, possibly_usd=usd))
 
     def _judge(self, line: Line, ask: Ask | None) -> Answer | CatchupError:
         if self._session.work.job.service == "chat":

@@ -1,7 +1,7 @@
-"""Rows prepared ahead by as many processes as there are cores: counting tokens is most of the work of planning.
+"""Rows prepared ahead by other processes, with this one as many as there are cores: counting is most of planning.
 
-Rows come out as they went in, in order. While the processes start, and for a few rows at all, this process does it itself;
-so it does when one of them dies, so that a text that kills is known by name.
+Rows come out as they went in, in order. While the processes start, and for a few rows at all, this process does it
+itself; so it does when one of them dies, so that a text that kills is known by name.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class Ready:
     item: Item | None = None
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def spare_cores() -> int:
+    """This process reads pages and writes files meanwhile: on two cores one more process is all there is room for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 class Preparing:
@@ -44,7 +46,7 @@ class Preparing:
 
     def __init__(self, recipe: Recipe, processes: int | None = None, worth: int = ROWS_WORTH_A_PROCESS) -> None:
         self._recipe, self._worth = recipe, worth
-        self._most = cores() if processes is None else processes
+        self._most = spare_cores() if processes is None else processes
         self._pool: ProcessPoolExecutor | None = None
         self._starting: list[Future[None]] = []
         self._seen = 0

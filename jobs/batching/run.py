@@ -7,12 +7,13 @@ from dataclasses import replace
 from jobs.batching.options import BatchWork
 from jobs.batching.report import NAME, verdict_of_batches
 from jobs.batching.session import BatchSession
-from jobs.batching.survey import facts_of, lines_of, say_queued, survey, tokens_most, usd_of
-from jobs.engine.opening import Opened, Opening
+from jobs.batching.survey import Survey, facts_of, lines_of, say_queued, survey, tokens_most, usd_of
+from jobs.engine.opening import Opened, Opening, check_ledger
 from jobs.engine.run import Run
 from jobs.engine.session import Session
 from jobs.engine.verdict import Verdict
 from jobs.engine.watch import Plan
+from queries.batch_ledger import Room
 from queries.errors import Misconfigured
 from queries.ledger import RunRecord
 from queries.table import PageQuery, TableFacts
@@ -38,9 +39,8 @@ class BatchRun(Run):
         plan = await super()._make_plan(facts, query)
         if not self.work.options.dry_run:
             return replace(plan, job=self.name)
-        errand, desk = self.errand, self.errand.desk
-        room = await self._database.insist(lambda: desk.room(errand.place, self.work.model))
-        found = await survey(errand, self._database, query, tokens_most(errand, room))
+        errand = self.errand
+        found, room = await self._survey(query)
         queued = await say_queued(errand, set(room.chunks))
         return replace(
             plan,
@@ -56,6 +56,17 @@ class BatchRun(Run):
             own=lines_of(found, errand, room, queued),
             facts=facts_of(found, errand, room),
         )
+
+    async def survey(self) -> tuple[Survey, Room]:
+        """Counts, without a plan around it."""
+        self._hello = await self._greet()
+        check_ledger(self._hello, self.work.target)
+        return await self._survey(self._query())
+
+    async def _survey(self, query: PageQuery) -> tuple[Survey, Room]:
+        errand, desk = self.errand, self.errand.desk
+        room = await self._database.insist(lambda: desk.room(errand.place, self.work.model))
+        return await survey(errand, self._database, query, tokens_most(errand, room)), room
 
     async def _facts(self) -> TableFacts:
         await self._refuse_beside_paid()

@@ -22,7 +22,7 @@ from jobs.engine.verdict import Exit
 from jobs.engine.watch import Plan, Snapshot
 from queries.batch_ledger import Chunk
 from queries.errors import CatchupError
-from queries.ledger import Lump, Spend
+from queries.ledger import Lump
 from queries.table import Key, PageQuery, Row
 
 POLL_S = 30.0
@@ -55,6 +55,7 @@ class BatchSession(Session):
         self.said: list[str] = []
         self.collected: dict[str, int] = {}
         self.submitted = 0
+        self._taken_up: set[Key] = set()
         self.is_scanned = False
         self.is_proven = False
         self.folder = Folder(errand.work.state_dir)
@@ -144,13 +145,15 @@ class BatchSession(Session):
     # --- rows --------------------------------------------------------------------------------------------
 
     async def candidates(self) -> AsyncGenerator[Row, None]:
-        """First those that came back, then what the scan finds behind its cursor."""
+        """First those that came back, then what the scan finds behind its cursor: each row once."""
         async for row in self._came_back():
+            self._taken_up.add(row.key)
             yield row
         if self.is_scanned:
             return
         async for row in self._rows():
-            yield row
+            if row.key not in self._taken_up:
+                yield row
 
     async def _came_back(self) -> AsyncGenerator[Row, None]:
         query, after = replace(self.query, limit=_BACK_AT_ONCE), ("", -1)
@@ -198,7 +201,7 @@ class BatchSession(Session):
 
     async def book_lost(self, chunk: Chunk) -> None:
         """Nobody can say any more what it cost: at its worst, and as possible."""
-        self.writer.spend(Spend(possibly_usd=chunk.reserved_usd))
+        self.collecting.book_possibly((chunk.chunk,), chunk.reserved_usd)
         await self.settle()
 
     # --- what others ask of it ---------------------------------------------------------------------------

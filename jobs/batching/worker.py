@@ -46,6 +46,7 @@ def start(recipe: Recipe) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tokens = TokenCounter(recipe.model, recipe.cache_dir)
+    tokens.hurry()
     _at_work = recipe.job, Means(recipe.target, recipe.model, tokens, recipe.price, recipe.options, is_plan=True)
 
 

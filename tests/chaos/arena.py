@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from tests.chaos.batches import Batches
 from tests.chaos.stage import Stage
 from tests.chaos.summaries import Summaries
 from tests.chaos.trials import Arena
@@ -21,6 +22,7 @@ from tests.servers.postgres import Server
 JOBS: Mapping[str, Callable[[Path], AbstractContextManager[list[Stage]]]] = {
     "backfill-summaries": lambda _: nullcontext([Summaries()]),
     "vectorize": open_stages,
+    "submit-batch": lambda _: nullcontext([Batches()]),
 }
 
 

@@ -29,6 +29,10 @@ def main(words: list[str]) -> None:
         from tests.chaos import planted_vectors
 
         planted_vectors.make_small(*map(int, os.environ["CHAOS_SMALL"].split()))
+    if "CHAOS_FILES" in os.environ:
+        from tests.chaos import planted_batches
+
+        planted_batches.make_small(int(os.environ["CHAOS_FILES"]))
     from cli.main import main as command_line
 
     sys.argv = ["catchup", *rest]
@@ -64,16 +68,17 @@ def _import_all() -> None:
     """Everything a run imports, and the tokenizer's tables; nothing that starts a thread or opens a connection."""
     import cli.job_command
     import cli.main
-    from cli import choices, connect, plain, providers, settings, signals, view
+    from cli import choices, connect, plain, providers, settings, signals, submit_batch, view
     from jobs.engine import run
     from jobs.registry import find_jobs, load_job
-    from queries import dsn, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
+    from queries import dsn, openai_batches, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
     from queries.tokens import TokenCounter
 
     for job in find_jobs():
         for target in load_job(job).targets:
             TokenCounter(target.model, Path(os.environ["CHAOS_VOCABULARIES"])).count("ready")
     del cli, choices, connect, plain, providers, settings, signals, view, run
+    del submit_batch, openai_batches
     del dsn, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
 
 

@@ -26,7 +26,11 @@ def catch(arena: Arena, plant: str, seed: int) -> Caught:
         if plant == "no-lock":
             finding = start_twice(arena, seed + trial, plant)
         else:
-            blow = Blow(arrivals=chance.randint(arena.requests // 2, arena.requests), after_s=0.02)
+            blow = (
+                Blow(faults=arena.stage.blow_of(plant))
+                if arena.stage.blow_of(plant)
+                else Blow(arrivals=chance.randint(arena.requests // 2, arena.requests), after_s=0.02)
+            )
             # what a garbled answer may have cost, booked at the worst, would hide what this bug leaves out
             finding = arena.run(seed + trial, [blow], plant=plant, garbled=plant != "booked-after-send")
         seen = [said for said in finding.broken if said.startswith(arena.stage.telltales[plant])]

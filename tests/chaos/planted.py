@@ -17,7 +17,7 @@ from jobs.engine.past import Paid
 from jobs.engine.state_dir import StateDir
 from queries.ledger import Lease, Ledger, RowVerdict
 from queries.table import Key, Slice
-from tests.chaos import planted_vectors
+from tests.chaos import planted_batches, planted_vectors
 
 
 def save_cursor_on_fetch() -> None:
@@ -113,4 +113,5 @@ PLANTS: dict[str, Callable[[], None]] = {
     "no-lock": forget_locks,
     "short-lease": shorten_lease,
     **planted_vectors.PLANTS,
+    **planted_batches.PLANTS,
 }

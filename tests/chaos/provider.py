@@ -22,6 +22,8 @@ from tests.servers.fake_openai import FakeOpenAI
 from tests.servers.fake_script import Meeting, Rule
 from tests.servers.fake_world import World
 
+_LONG_AGO_S = 3_600.0
+
 
 @dataclass(slots=True)
 class Request:
@@ -70,16 +72,25 @@ class Records(World):
         self.all: list[Request] = []
         self._witness = witness
         self._mine: dict[asyncio.Task[Any] | None, Request] = {}
+        self._live: set[asyncio.Task[Any] | None] = set()
 
     def mine(self) -> Request:
         return self._mine[asyncio.current_task()]
 
     def enter(self) -> None:
         super().enter()
+        self._live.add(asyncio.current_task())
+        self._begin()
+
+    def _begin(self) -> Request:
         self._mine[asyncio.current_task()] = found = Request(time.monotonic())
         self.all.append(found)
+        return found
 
     def admit(self, item: str) -> tuple[int, int, int]:
+        if asyncio.current_task() not in self._live:  # a line of a file: nobody waits for it, so it is in no flight
+            line = self._begin()
+            line.left_at, line.status = line.at - _LONG_AGO_S, 200
         self.mine().item = item
         return super().admit(item)
 
@@ -96,6 +107,7 @@ class Records(World):
 
     def leave(self, item: str, status: int) -> None:
         super().leave(item, status)
+        self._live.discard(asyncio.current_task())
         mine = self.mine()
         mine.left_at, mine.status = time.monotonic(), status
 
@@ -148,8 +160,8 @@ class Witness(FakeOpenAI):
         if strike is not None:
             strike.handle = os.pidfd_open(strike.pgid)
 
-    def _text(self, action: dict[str, Any], user: str, met: Meeting) -> str:
-        text = super()._text(action, user, met)
+    def _text(self, action: dict[str, Any], user: str, met: Meeting, body: dict[str, Any] | None = None) -> str:
+        text = super()._text(action, user, met, body)
         assert isinstance(self.world, Records)
         mine = self.world.mine()
         mine.text, mine.kind = text, action["kind"]

@@ -34,6 +34,11 @@ class Stage(ABC):
     def words(self) -> Sequence[str]:
         """The command."""
 
+    def blow_of(self, plant: str) -> str:
+        """The named point at which this bug shows, where a random death would seldom meet it."""
+        del plant
+        return ""
+
     def environment(self) -> dict[str, str]:
         return {}
 
