@@ -42,12 +42,11 @@ class DescribeScenes:
         target = means.target
         image = str(row.values.get(target.image) or "").strip() if target.image else ""
         unfit = why_not_shown(image) if image else ""
-        text = _describe(row, target)
-        if not image or unfit:
-            reason = content.why_not_worth_asking(text, 1, 1)
-            if reason:
-                return Skip(row, unfit or reason)
-            image = ""
+        body = "\n".join(str(row.values.get(column) or "") for column in target.text)
+        reason = content.why_not_worth_asking(body, 1, 1)
+        if reason and (unfit or not image):
+            return Skip(row, unfit or reason)
+        text, image = "" if reason else _describe(row, target), "" if unfit else image
         if means.tokens.count(text) > _READ_MOST:
             text = means.tokens.cut(text, _READ_MOST) + _CUT_MARK
         most_out = min(target.max_completion_tokens, means.price.max_output)

@@ -52,7 +52,10 @@ class SummariseScenes:
         if refused is not None:
             return [refused]
         text = content.contain(" ".join((answer.text or "").split()), ask.source, means.target.max_characters)
-        reason = content.why_not_worth_storing(text, ask.source, ask.request.system)
+        # of few scenes a good summary is as long as they are, so only the very same text is a copy
+        reason = content.why_not_worth_storing(text, "", ask.request.system)
+        if not reason and text.split() == ask.source.split():
+            reason = "echo of the input"
         if reason:
             return [Bad(row, reason, text)]
         least = min(_LEAST, count_sentences(" ".join(_text(scene, means.target) for scene in row.joined)))
