@@ -13,6 +13,7 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.shell",
     "tests.servers.impaired",
     "tests.servers.vector_bench",
+    "tests.servers.rich_bench",
     "tests.servers.redis",
     "tests.servers.rabbitmq",
     "tests.servers.tcp_proxy",
