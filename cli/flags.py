@@ -263,7 +263,9 @@ class VerifyFlags(VectorFlags):
     ] = False
     adopt: Annotated[
         bool,
-        option("--adopt", help="Trust vectors that the ledger does not know: their rows are marked as done, unpaid."),
+        option(
+            "--adopt", help="Take vectors that the ledger does not know for ours: rows are marked, orphans deleted."
+        ),
     ] = False
     delete_orphans: Annotated[
         bool, option("--delete-orphans", help="Delete vectors that no row wants; only with --repair.")

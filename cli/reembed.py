@@ -118,8 +118,8 @@ class _Reembedding:
             failed |= _name_failed(verdict)
             found = await self.beside.find_difference()
         if found.orphans and self.flags.delete_orphans:
-            await drop_orphans(self.work, self.view, self.signals, found)
-            found.orphans = []
+            await drop_orphans(self.work, self.view, self.signals, found, strangers=False)
+            found.orphans = sorted(found.strangers)
         facts = {"rows": found.rows, "vectors": found.vectors, "good": found.good}
         verdict = replace(verdict, facts={**verdict.facts, "compared": facts})
         without = self._accept(found, failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import replace
@@ -82,13 +83,14 @@ async def _compare(work: Work, flags: RunFlags, view: View, signals: Signals) ->
     if not found.orphans:
         return code
     left = await look()  # a row may have come back while the repair was at work
+    rest = len(left.orphans)
     if left.orphans and flags.delete_orphans and code in (0, 3):
-        await drop_orphans(work, view, signals, left)
+        rest = await drop_orphans(work, view, signals, left, strangers=flags.adopt)
     elif left.orphans:
         view.say(f"{len(left.orphans):,} orphaned vectors are left: --delete-orphans deletes them")
-        code = code or 3
+    code = code or (3 if rest else 0)
     if flags.json:
-        write_json({"type": "verdict", "target": work.target.name, "exit": code, "orphans": len(left.orphans)})
+        write_json({"type": "verdict", "target": work.target.name, "exit": code, "orphans": rest})
     return code
 
 
@@ -140,16 +142,24 @@ async def _repair(work: Work, flags: VerifyFlags, view: View, signals: Signals, 
     return await run_to_verdict(replace(work, options=options, answers=answers), flags, view, signals)
 
 
-async def drop_orphans(work: Work, view: View, signals: Signals, found: Difference) -> None:
+async def drop_orphans(work: Work, view: View, signals: Signals, found: Difference, *, strangers: bool) -> int:
+    """How many of them are left."""
     from jobs.engine.orphans import delete_orphans
 
     assert work.space is not None  # noqa: S101
     signals.had_run = True  # whatever ends it from here on, something may have been done
-    deleted = await delete_orphans(work, _database(work), found)
+    deleted = await delete_orphans(work, _database(work), found, strangers=strangers)
     would = "would be deleted" if work.options.dry_run else "deleted"
     view.say(f"{deleted:,} orphaned vectors {would} from {work.space.where}")
-    if deleted < len(found.orphans):
-        view.say(f"{len(found.orphans) - deleted:,} were left: their rows have come back")
+    unknown = 0 if strangers else len(found.strangers)
+    if deleted + unknown < len(found.orphans):
+        view.say(f"{len(found.orphans) - deleted - unknown:,} were left: their rows have come back")
+    if unknown:
+        view.say(
+            f"{unknown:,} were left: this ledger has not written them, so they may be another database's; "
+            "if you know that they are not, --adopt deletes them too"
+        )
+    return unknown
 
 
 def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[Line]:
@@ -162,7 +172,7 @@ def difference_lines(found: Difference, work: Work, flags: VerifyFlags) -> list[
         _keys_line("model", found.other_model, "made by another model or in another way"),
         _keys_line("denied", found.denied, "there and good, but not marked as done"),
         _keys_line("unverified", found.unverified, "there, but the ledger does not know from which text"),
-        _keys_line("orphaned", [(id_,) for id_ in found.orphans], "vectors that no row wants", _say_left_behind(found)),
+        _keys_line("orphaned", [(id_,) for id_ in found.orphans], "vectors that no row wants", _say_whose(found)),
     ]
     if found.not_wanted:
         said = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.not_wanted.items()))
@@ -178,10 +188,13 @@ def _next_command(found: Difference, work: Work) -> str:
     return words + (" --adopt" if found.unverified else "")
 
 
-def _say_left_behind(found: Difference) -> str:
-    if not found.left_behind:
-        return ""
-    return f"; of {len(found.left_behind):,} the row is there, without a text or left out by the target's conditions"
+def _say_whose(found: Difference) -> str:
+    said = ""
+    if found.left_behind:
+        said += (
+            f"; of {len(found.left_behind):,} the row is there, without a text or left out by the target's conditions"
+        )
+    return said + (f"; {len(found.strangers):,} this ledger has not written" if found.strangers else "")
 
 
 def _keys_line(label: str, keys: Sequence[Key], what: str, more: str = "") -> Line:
@@ -203,6 +216,7 @@ def _as_json(found: Difference) -> dict[str, object]:
     lists = {name: [" ".join(key) for key in keys] for name, keys in _lists(found).items()}
     counts = {"rows": found.rows, "vectors": found.vectors, "good": found.good, "not_wanted": found.not_wanted}
     more = {"claimed": [" ".join(key) for key in found.claimed], "left_behind": sorted(found.left_behind)}
+    more["strangers"] = sorted(found.strangers)
     return {**counts, **lists, **more}
 
 
@@ -230,7 +244,13 @@ def _make_folder(folder: Path) -> None:
 
 def _write_files(folder: Path, found: Difference) -> None:
     for name, keys in _lists(found).items():
-        (folder / f"{name}.txt").write_text("".join(" ".join(key) + "\n" for key in keys), encoding="utf-8")
+        (folder / f"{name}.txt").write_text("".join(map(_as_line, keys)), encoding="utf-8")
+
+
+def _as_line(key: Key) -> str:
+    """As it is; one that would not be a line, or drive the terminal that shows it, as JSON writes it."""
+    text = " ".join(key)
+    return (text if text.isprintable() and not text.startswith('"') else json.dumps(text)) + "\n"
 
 
 def _exit_of(found: Difference) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from queries.errors import Misconfigured
 from queries.ledger_answers import believed, expected
+from queries.ledger_json import keys_in_chunks, parse_key
 from queries.ledger_types import Place
 from queries.road import Road
+from queries.table import Key
+
+_KEY_BYTES = 3_000  # in the URL of a GET
 
 
 class Places:
@@ -23,6 +27,15 @@ class Places:
         """The first to say which model it is is right; the answer says who that was."""
         claim = {"place": place, "model": model, "dimensions": dimensions, "target": target}
         return _read("catchup_claim_place", await self._road.call("catchup_claim_place", claim), writing=True)
+
+    async def known_keys(self, target: str, keys: Sequence[Key]) -> frozenset[Key]:
+        """Those that this target has written at some time, whether their rows are still there or not."""
+        known: set[Key] = set()
+        for some in keys_in_chunks(keys, _KEY_BYTES):
+            answer = expected(await self._road.read("catchup_known_keys", {"target": target, "keys": some}))
+            with believed("catchup_known_keys", writing=False):
+                known |= {parse_key(key) for key in answer["keys"]}
+        return frozenset(known)
 
     async def switch(self, *, target: str, filled: str, place: str, left: str, left_place: str) -> bool:
         """What was filled under a name of its own is the target from now on; False where it has been already."""

@@ -205,3 +205,29 @@ async def test_orphans_whose_row_is_there_are_told_apart(forty: VectorShell, ben
     assert found["left_behind"] == ["v000002", "v000003"]
     assert (await forty.repair("--delete-orphans")).code == 0
     assert len(await forty.ids()) == 37
+
+
+async def test_vectors_that_this_ledger_never_wrote_are_not_deleted_with_the_others(
+    forty: VectorShell, bench: Bench
+) -> None:
+    """One namespace, two databases: what the copy does not have is the other one's, until somebody says otherwise."""
+    table = await forty.table()
+    await bench.database.run("delete from videos where id = 'v000004'")
+    await bench.database.run(f"insert into {table} select 'other-' || id, embedding from {table} where id < 'v000004'")
+    others = {"other-v000001", "other-v000002", "other-v000003"}
+    found = await forty.difference()
+    assert (len(found["orphans"]), set(found["strangers"])) == (4, others)
+    ended = await forty.repair("--delete-orphans")
+    assert (ended.code, "3 were left" in ended.out + ended.err) == (3, True), ended.out + ended.err
+    assert ("v000004" in await forty.ids(), others <= await forty.ids()) == (False, True)
+    assert (await forty.repair("--delete-orphans", "--adopt")).code == 0
+    assert len(await forty.ids()) == 39
+
+
+async def test_a_key_that_is_no_line_is_one_in_the_files(forty: VectorShell, bench: Bench) -> None:
+    """One key a line whatever it holds, and nothing that drives a terminal on it."""
+    text = "\x1b[2Jtwo\nlines"
+    await bench.database.run("update videos set id = %s where id = 'v000007'", [text])
+    await forty.verify("--out", "found")
+    assert (forty.shell.directory / "found" / "missing.txt").read_text() == json.dumps(text) + "\n"
+    assert "\x1b" not in (await forty.verify()).out

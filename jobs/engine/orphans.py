@@ -32,15 +32,30 @@ async def find_left_behind(work: Work, database: Database, ids: Sequence[str]) -
     return frozenset(id_ for id_, key in key_of.items() if key in there)
 
 
-async def delete_orphans(work: Work, database: Database, found: Difference) -> int:
+async def find_strangers(work: Work, database: Database, ids: Sequence[str]) -> frozenset[str]:
+    """Those of the orphans that nobody of ours wrote, as far as the ledger knows: perhaps another database's."""
+    embedding, columns, name = _embedding(work), len(work.target.spec.key), work.target.name
+    key_of = {id_: embedding.key_of(id_, columns) for id_ in ids}
+    keys = sorted({key for key in key_of.values() if key is not None})
+    known = await database.insist(lambda: work.ledger.places.known_keys(name, keys)) if keys else frozenset()
+    return frozenset(id_ for id_, key in key_of.items() if key not in known)
+
+
+async def delete_orphans(work: Work, database: Database, found: Difference, *, strangers: bool) -> int:
     """How many were deleted; a dry run deletes none. A row that has come back meanwhile keeps its vector."""
     assert work.space is not None, "only of a place of vectors anybody can say what is too many"  # noqa: S101
-    await _check(work, database, found)
+    doomed = [id_ for id_ in found.orphans if strangers or id_ not in found.strangers]
+    await _check(work, database, found, len(doomed))
     if work.options.dry_run:
-        return len(found.orphans)
+        return len(doomed)
+    return await _delete(work, database, found, doomed)
+
+
+async def _delete(work: Work, database: Database, found: Difference, ids: Sequence[str]) -> int:
+    assert work.space is not None  # noqa: S101
     service, deleted = Insistence(work.space.name, work.clock, work.options.max_outage_s), 0
-    for start in range(0, len(found.orphans), _AT_ONCE):
-        part = found.orphans[start : start + _AT_ONCE]
+    for start in range(0, len(ids), _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
         back = await find_left_behind(work, database, [id_ for id_ in part if id_ not in found.left_behind])
         doomed = [id_ for id_ in part if id_ not in back]
         if doomed:
@@ -49,7 +64,7 @@ async def delete_orphans(work: Work, database: Database, found: Difference) -> i
     return deleted
 
 
-async def _check(work: Work, database: Database, found: Difference) -> None:
+async def _check(work: Work, database: Database, found: Difference, doomed: int) -> None:
     """What looks like orphans, and is not: another target's vectors, rows that this role may not see, a wrong table."""
     assert work.space is not None  # noqa: S101
     where, table = work.space.where, work.target.spec.table
@@ -74,10 +89,8 @@ async def _check(work: Work, database: Database, found: Difference) -> None:
             f"{table} has no row that wants a vector, and {where} has {found.vectors:,} vectors",
             "look at the database and the target's conditions; if it is meant, delete the namespace itself",
         )
-    if len(found.orphans) > _ASKED and not work.options.yes:
-        _refuse(
-            work, f"{len(found.orphans):,} vectors would be deleted from {where}", "look at them with --out, then --yes"
-        )
+    if doomed > _ASKED and not work.options.yes:
+        _refuse(work, f"{doomed:,} vectors would be deleted from {where}", "look at them with --out, then --yes")
 
 
 def _refuse(work: Work, what: str, fix: str) -> NoReturn:

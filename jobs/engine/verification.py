@@ -11,7 +11,7 @@ from jobs.engine.database import Database
 from jobs.engine.insistence import Insistence
 from jobs.engine.job import Ask, Skip, prepare
 from jobs.engine.options import Only
-from jobs.engine.orphans import find_left_behind
+from jobs.engine.orphans import find_left_behind, find_strangers
 from jobs.engine.scan import Scan
 from jobs.engine.work import Work
 from queries.table import Key, PageQuery, Redo, Row, Slice, TableSpec
@@ -26,7 +26,7 @@ class Difference:
 
     `claimed` are the missing ones whose flag says done, `denied` the good ones whose flag says not. `unverified` are
     there, and the ledger does not know from which text. `left_behind` are the orphans whose row is there and wants
-    none. `guards` and `sample` are of rows that would be paid for.
+    none, `strangers` those that the ledger has never written. `guards` and `sample` are of rows that would be paid for.
     """
 
     rows: int = 0
@@ -40,6 +40,7 @@ class Difference:
     denied: list[Key] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     left_behind: frozenset[str] = frozenset()
+    strangers: frozenset[str] = frozenset()
     not_wanted: dict[str, int] = field(default_factory=dict)
     guards: dict[Key, str] = field(default_factory=dict)
     sample: list[Row] = field(default_factory=list)
@@ -90,6 +91,7 @@ class Verification:
         if not options.where and options.slice == Slice():  # of a part of the table nobody can say what is too many
             self._found.orphans = sorted(id_ for id_ in ids if not self._belongs(id_))
             self._found.left_behind = await find_left_behind(self._work, self._database, self._found.orphans)
+            self._found.strangers = await find_strangers(self._work, self._database, self._found.orphans)
         await self._look_again(space)
 
     def _key_of(self, id_: str) -> Key | None:
