@@ -20,4 +20,5 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.message_bench",
     "tests.servers.batch_bench",
     "tests.servers.vector_shell",
+    "tests.servers.views_bench",
 ]
