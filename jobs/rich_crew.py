@@ -58,7 +58,10 @@ class Crew:
         name = f"{work.service.name} {work.model}"
         rate = SharedRate(work.clock, Rates(road, name, self._id), work.options.max_per_min)
         self._rates.append(rate)
-        return replace(work, rate=rate, options=replace(work.options, tries_most=_TRIES_MOST, abandon_journal=True))
+        # A message comes to any host, and after any change of configuration: what another process left of this video is
+        # stored where its journal is here, and else paid for once more.
+        options = replace(work.options, tries_most=_TRIES_MOST, abandon_journal=True, fresh=True)
+        return replace(work, rate=rate, options=options)
 
     @asynccontextmanager
     async def at_work(self, ended: asyncio.Event) -> AsyncIterator[None]:
