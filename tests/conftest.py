@@ -21,4 +21,5 @@ pytest_plugins = [  # what others import stands first, or pytest cannot rewrite 
     "tests.servers.batch_bench",
     "tests.servers.vector_shell",
     "tests.servers.views_bench",
+    "tests.servers.views_shell",
 ]

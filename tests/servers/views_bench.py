@@ -81,7 +81,7 @@ class ViewsBench:
         road, clock = road or DsnRoad(self.database.dsn), clock or Clock()
         wanted = replace(Options(db_load=1.0, max_outage_s=5.0, yes=True), **options)
         assert self.target.views is not None
-        ledger = ViewsLedger(road, self.target.views, pick or Pick())
+        ledger = ViewsLedger(road, self.target.views, pick or Pick(slice=wanted.slice))
         youtube = YouTube(YOUTUBE_KEY, self.fake.url, timeout_s=timeout_s)
         service = MeteredViews(
             youtube,
@@ -104,7 +104,7 @@ class ViewsBench:
                 self.memory,
                 "catchup refresh-views",
                 clock,
-                account=ViewsAccount(service, ledger, self.target, (), wanted.limit, quota, reserve),
+                account=ViewsAccount(service, ledger, self.target, wanted.where, wanted.limit, quota, reserve),
             )
         )
         try:
