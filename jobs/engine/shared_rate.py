@@ -11,7 +11,7 @@ from queries.errors import RunFatal, UpstreamError
 from queries.rates import Rates
 
 RENEW_S = 2.0
-TTL_S = 10.0  # a share is never of more than ten seconds of work: a dead worker's comes back by itself
+TTL_S = 6.0  # a share is of so many seconds of work at most: a dead worker's comes back by itself
 _MORE = 1.5  # than was used: who is about to want more must not wait for it
 
 
