@@ -10,6 +10,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def measure(world: World, videos: int, latency_s: float = LATENCY_S) -> dict[str
         bare = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     words = ["refresh-views", "--all", "--yes", "--json", "--concurrency", str(THREADS), "--db-load", "100%"]
     with run_fake_youtube(latency=latency_s) as stub:
+        started = time.time()
         done = world.run([*CATCHUP, *words], {"YOUTUBE_API_KEY": "AIza-bench", "YOUTUBE_API_ENDPOINT": stub.url})
         stats = stub.stats()
     calls = -(-videos // 50)
@@ -53,6 +55,8 @@ def measure(world: World, videos: int, latency_s: float = LATENCY_S) -> dict[str
         "of_what_the_stub_answers": round(bare["seconds"] / done.seconds, 3),
         "bare_calls_per_s": round(calls / bare["seconds"]),
         "ours_calls_per_s": round(stats["requests"] / done.seconds),
+        "before_the_first_call_s": round(stats["first_at"] - started, 2),
+        "after_the_last_call_s": round(started + done.seconds - stats["last_at"], 2),
         "calls": stats["requests"],
         "calls_wanted": calls,
         "units": stats["units"],

@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import json
 import random
+import time
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -94,6 +95,7 @@ class FakeYouTube:
         self.asked: Counter[str] = Counter()
         self.seen: list[Asked] = []
         self.attempts: Counter[str] = Counter()
+        self.first_at = self.last_at = 0.0
         for each in self.rules:
             each.used = 0
 
@@ -134,6 +136,8 @@ class FakeYouTube:
     def meet(self, asked: Asked, connection: _Connection) -> None:
         """One request: booked, then answered as the rules say."""
         self.requests += 1
+        self.last_at = time.time()
+        self.first_at = self.first_at or self.last_at
         self.longest_url = max(self.longest_url, len(asked.path))
         ids = asked.ids
         self.asked.update(ids)
@@ -209,6 +213,8 @@ class FakeYouTube:
             "statuses": self.statuses,
             "ids": len(self.asked),
             "asked_twice": sum(times > 1 for times in self.asked.values()),
+            "first_at": self.first_at,
+            "last_at": self.last_at,
             "max_open": self.max_open,
             "connections": self.connections,
             "longest_url": self.longest_url,
