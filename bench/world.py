@@ -61,9 +61,10 @@ class World:
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}
         return self.run([*CATCHUP, "backfill-summaries", "--yes", "--json", *words], env)
 
-    def run(self, command: list[str], env: dict[str, str]) -> Finished:
+    def run(self, command: list[str], env: dict[str, str], toml: str = "") -> Finished:
         """A child of its own, told of the database; the last line it prints is its verdict."""
         state = tempfile.mkdtemp(dir=self.folder)
+        (Path(state) / "catchup.toml").write_text(toml)
         env = {
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "PATH": os.environ["PATH"],

@@ -39,6 +39,9 @@ POINTS = (
     "batch.id_saved",
     "batch.fetched",
     "batch.part_imported",
+    "mq.before",
+    "mq.published",
+    "mq.confirmed",
     "exit.report",
 )
 
