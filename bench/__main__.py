@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bench import memory, minilm, pace, recall, vectors, views
-from bench.world import world
+from bench import batch, memory, minilm, pace, recall, vectors, views
+from bench.world import World, world
 
 
 def main() -> None:
@@ -21,10 +21,10 @@ def main() -> None:
         "what",
         nargs="?",
         default="all",
-        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views"],
+        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views", "batch"],
     )
     parser.add_argument("--seconds", type=int, default=180)
-    parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000; views: 178376")
+    parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000; views: 178376; batch: 178000")
     parser.add_argument("--latency", type=float, default=views.LATENCY_S, help="views: of the stub, in seconds")
     parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
     asked = parser.parse_args()
@@ -39,19 +39,23 @@ def main() -> None:
         return
     with world() as place:
         if asked.what in ("all", "pace"):
-            for tokens_bind in (False, True):
-                for factor in (1.0, 1.15, 0.87):
-                    figures = pace.measure(
-                        place, seconds=asked.seconds, count_factor=factor, tokens_bind=tokens_bind, fixed=asked.fixed
-                    )
-                    say(f"pace, {'tokens' if tokens_bind else 'requests'} bind, counted x{factor}", figures)
+            measure_pace(place, asked.seconds, fixed=asked.fixed)
         if asked.what in ("all", "memory"):
             for rows in (asked.rows or "10000,100000").split(","):
                 say("memory", memory.measure(place, int(rows)))
         if asked.what == "vectors":  # not among all: it makes an environment for the peers
             vectors.measure(place, int(asked.rows or 20_000), say)
+        if asked.what == "batch":
+            batch.measure(place, int(asked.rows or 178_000), say)
         if asked.what == "views":
             say("views", views.measure(place, int(asked.rows or views.VIDEOS), asked.latency))
+
+
+def measure_pace(place: World, seconds: int, *, fixed: bool) -> None:
+    for tokens_bind in (False, True):
+        for factor in (1.0, 1.15, 0.87):
+            figures = pace.measure(place, seconds=seconds, count_factor=factor, tokens_bind=tokens_bind, fixed=fixed)
+            say(f"pace, {'tokens' if tokens_bind else 'requests'} bind, counted x{factor}", figures)
 
 
 def measure_start() -> dict[str, float]:

@@ -59,6 +59,12 @@ class DsnRoad:
             cursor = await connection.execute(_call_sql(function), (as_argument(payload),))
             return _one_object(await cursor.fetchone(), function, writing=False)
 
+    async def read_rows(self, function: str, payload: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        async with self._connected(writing=False) as connection, connection.transaction():
+            await connection.execute("set transaction read only")
+            cursor = await connection.execute(_rows_sql(function), (as_argument(payload),))
+            return await cursor.fetchall()
+
     async def peek(
         self,
         table: str,
@@ -139,6 +145,10 @@ def _read_json(said: str | bytes) -> Any:
 
 def _call_sql(function: str) -> sql.Composed:
     return sql.SQL("select {}(%s::text)").format(sql.Identifier("public", function))
+
+
+def _rows_sql(function: str) -> sql.Composed:
+    return sql.SQL("select * from {}(%s::text)").format(sql.Identifier("public", function))
 
 
 def _one_object(row: Any, function: str, *, writing: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -41,9 +42,10 @@ from queries.ledger_types import (
     WriteResult,
     WriteRow,
 )
+from queries.page_rows import parse_page_rows
 from queries.places import Places
 from queries.postgres_errors import MissingFunction
-from queries.road import Road
+from queries.road import Road, RowsRoad
 from queries.table import Key, Page, PageQuery, Row, Slice, TableFacts, TableSpec
 
 __all__ = [
@@ -106,6 +108,18 @@ class Ledger:
         answer = await self._read("catchup_page", page_json(query))
         with believed("catchup_page", writing=False):
             return parse_page(answer, query)
+
+    async def look_quickly(self, query: PageQuery) -> Page:
+        """The same page; over a road of rows their values are parsed by whoever looks at them, if anybody does."""
+        if not isinstance(self.road, RowsRoad) or query.in_window:
+            return await self.look(query)
+        found = await self.road.read_rows("catchup_page_rows", page_json(query))
+        with believed("catchup_page_rows", writing=False):
+            if found and found[0][0] is None:
+                expected(json.loads(found[0][2]))
+            if found:
+                self._took_s = float(found[-1][-1]) / 1000
+            return parse_page_rows(found, query.spec)
 
     async def page(self, query: PageQuery) -> list[Row]:
         return (await self.look(query)).rows

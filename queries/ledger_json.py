@@ -78,7 +78,7 @@ def parse_row(value: Mapping[str, Any], spec: TableSpec) -> Row:
         values={column: value["values"][column] for column in (*spec.read, *spec.beside)},
         was={cell: _text_or_null(value["was"][cell]) for cell in spec.cells},
         joined=tuple(joined) if joined is not None else (),
-        known=_parse_known(value.get("known")),
+        known=parse_known(value.get("known")),
         is_due=value.get("due") is True,
     )
     if len(row.key) != len(spec.key):
@@ -93,7 +93,7 @@ def parse_page(answer: Mapping[str, Any], query: PageQuery) -> Page:
     return Page(rows, rows[-1].key if rows else None)
 
 
-def _parse_known(value: Any) -> Known | None:
+def parse_known(value: Any) -> Known | None:
     if value is None:
         return None
     model, prompt_hash, parts, same_text, run_id = value

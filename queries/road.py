@@ -75,3 +75,10 @@ class BinaryRoad(Protocol):
     """A road on which vectors travel as they lie in memory: an eighth of the server's time of reading them as text."""
 
     async def put_vectors(self, table: VectorTable, records: Sequence[VectorRecord]) -> int: ...
+
+
+@runtime_checkable
+class RowsRoad(Protocol):
+    """A road that need not put a page into one value: its rows come as they are, each column a text."""
+
+    async def read_rows(self, function: str, payload: Mapping[str, Any]) -> list[tuple[Any, ...]]: ...

@@ -39,6 +39,9 @@ _KEEP_AT_LEAST = 0.5
 _RECENT_MOST = 8
 """A prompt is counted once, and a text that is looked at twice too."""
 
+_MANY_TEXTS = 8_000
+"""From here on the quick count is worth the 0.6 s that loading it takes."""
+
 _environment = threading.Lock()
 
 
@@ -56,11 +59,11 @@ class TokenCounter:
         self._encoding: tiktoken.Encoding | None = None
         self._fast: FastCount | None = None
         self._recent: dict[str, int] = {}
+        self._counted = 0
         if own is not None:
             return
         try:
             self._encoding = _load(model, cache_dir)
-            self._fast = load_fast(self._encoding)
         except (ImportError, OSError, EOFError, KeyError, ValueError) as error:
             why = "its tokenizer is not known" if isinstance(error, KeyError) else f"no tokenizer file ({error})"
             self.note = f"tokens of {model} are counted as UTF-8 bytes, which is never too few: {why}"
@@ -68,6 +71,11 @@ class TokenCounter:
     @property
     def exact(self) -> bool:
         return self._encoding is not None or self._own is not None
+
+    def hurry(self) -> None:
+        """Many texts are to come: what loads slowly and counts quickly is worth it."""
+        if self._fast is None and self._encoding is not None:
+            self._fast = load_fast(self._encoding)
 
     def count(self, text: str) -> int:
         """Tokens of `text`, special tokens in it read as plain text: a transcript may not switch roles."""
@@ -77,6 +85,9 @@ class TokenCounter:
             return len(text.encode("utf-8", "surrogatepass"))
         known = self._recent.pop(text, None)
         if known is None:
+            self._counted += 1
+            if self._counted == _MANY_TEXTS:
+                self.hurry()
             known = self._fast.count(text) if self._fast is not None else None
             known = len(self._encoding.encode_ordinary(text)) if known is None else known
             if len(self._recent) >= _RECENT_MOST:

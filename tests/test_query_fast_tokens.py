@@ -18,7 +18,9 @@ STRIDE = 101
 
 @pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
 def counter(request: pytest.FixtureRequest, vocabularies: Path) -> TokenCounter:
-    return TokenCounter(request.param, vocabularies)
+    made = TokenCounter(request.param, vocabularies)
+    made.hurry()
+    return made
 
 
 def truth(counter: TokenCounter, text: str) -> int:
@@ -84,4 +86,7 @@ _COUNTERS: dict[Path, TokenCounter] = {}
 
 
 def _cached(vocabularies: Path) -> TokenCounter:
-    return _COUNTERS.setdefault(vocabularies, TokenCounter("gpt-4o-mini", vocabularies))
+    if vocabularies not in _COUNTERS:
+        _COUNTERS[vocabularies] = TokenCounter("gpt-4o-mini", vocabularies)
+        _COUNTERS[vocabularies].hurry()
+    return _COUNTERS[vocabularies]

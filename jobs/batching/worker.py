@@ -17,6 +17,7 @@ from jobs.engine.options import Options
 from jobs.targets import Target
 from queries.batch_requests import write_body
 from queries.errors import ItemPermanent
+from queries.page_rows import parse_values
 from queries.prices import Price
 from queries.table import Row
 from queries.tokens import TokenCounter
@@ -58,10 +59,11 @@ def is_ready() -> None:
 def prepare_page(rows: Sequence[tuple[Any, ...]]) -> list[Made]:
     assert _at_work is not None, "started before it is asked"  # noqa: S101
     job, means = _at_work
-    return [
-        _prepare(job, Row(key, "", values, {}, joined, known, kept, due), means)
-        for key, values, joined, known, kept, due in rows
-    ]
+    return [_prepare(job, Row(key, "", _values(values), {}, *rest), means) for key, values, *rest in rows]
+
+
+def _values(told: str | dict[str, Any]) -> dict[str, Any]:
+    return parse_values(told) if isinstance(told, str) else told
 
 
 def _prepare(job: Job, row: Row, means: Means) -> Made:

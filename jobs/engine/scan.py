@@ -13,17 +13,21 @@ from jobs.engine.database import Database
 from jobs.engine.database_load import PieceSize
 from queries.errors import StatementTimeout
 from queries.ledger import Ledger
+from queries.page_rows import Told
 from queries.table import Key, Page, PageQuery, Row
 
 _FIRST_PAGE = 50
 _OTHER_BYTES = 20
+_LISTED_MOST = 60  # keys a request: servers cut a URL at 8 kB
 
 
 class Scan:
     """One page ahead of the work, sized by what the rows weigh and how fast the database answers."""
 
-    def __init__(self, ledger: Ledger, database: Database, query: PageQuery, clock: Clock) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, ledger: Ledger, database: Database, query: PageQuery, clock: Clock, *, quickly: bool = False
+    ) -> None:
+        self._look = ledger.look_quickly if quickly else ledger.look
         self._database = database
         self._query = query
         self._clock = clock
@@ -36,7 +40,7 @@ class Scan:
             query = replace(self._query, above=above, limit=asked)
             started = self._clock.now()
             try:
-                page = await self._database.insist(lambda query=query: self._ledger.look(query), shrinks=True)  # type: ignore[misc]
+                page = await self._database.insist(lambda query=query: self._look(query), shrinks=True)  # type: ignore[misc]
             except StatementTimeout as timeout:
                 if not self._size.timed_out():
                     timeout.fix = "create the partial index that `catchup migrate --print` suggests"
@@ -49,6 +53,19 @@ class Scan:
             return page
 
     async def pages_from(self, above: Key | None) -> AsyncIterator[list[Row]]:
+        """A long list of keys is asked for in parts: over REST it travels in a URL."""
+        listed = self._query.among
+        if listed is None or len(listed) <= _LISTED_MOST:
+            async for rows in self._pages_of_query(above):
+                yield rows
+            return
+        whole = self._query
+        for start in range(0, len(listed), _LISTED_MOST):
+            self._query = replace(whole, among=listed[start : start + _LISTED_MOST])
+            async for rows in self._pages_of_query(above):
+                yield rows
+
+    async def _pages_of_query(self, above: Key | None) -> AsyncIterator[list[Row]]:
         ahead = asyncio.ensure_future(self.page(above))
         try:
             while True:
@@ -65,6 +82,8 @@ class Scan:
 
 
 def _weight(row: Row) -> int:
+    if isinstance(row.values, Told):
+        return len(row.values.text) + sum(_size(value) for each in row.joined for value in each.values())
     return sum(_size(value) for each in (row.values, *row.joined) for value in each.values())
 
 

@@ -1,0 +1,87 @@
+"""One process that plans and writes files of requests, and tells what it took; `bench.batch` starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs.backfill_summaries import JOB
+from jobs.batching.draft import Draft
+from jobs.batching.options import BatchOptions, at_batch_price
+from jobs.batching.preparing import Preparing, recipe_of
+from jobs.engine.clock import Clock
+from jobs.engine.database import Database
+from jobs.engine.database_load import DatabaseLoad
+from jobs.engine.job import Ask, Means, prepare
+from jobs.engine.options import Options
+from jobs.engine.scan import Scan
+from queries.batches import CHAT
+from queries.dsn import DsnRoad
+from queries.ledger import Ledger
+from queries.prices import load_price
+from queries.table import PageQuery
+from queries.tokens import CHAT_OVERHEAD, TokenCounter
+from tests.servers.bench import VIDEOS
+
+
+async def plan(asked: dict[str, Any]) -> dict[str, Any]:
+    started = time.time()
+    folder = Path(asked["folder"])
+    model = VIDEOS.model
+    tokens = TokenCounter(model, folder / "vocabularies")
+    means = Means(VIDEOS, model, tokens, at_batch_price(load_price(model)), Options(db_load=1.0))
+    road = DsnRoad(asked["dsn"])
+    ledger, clock = Ledger(road), Clock()
+    database = Database(DatabaseLoad(1.0, clock), ledger, clock, 60.0)
+    query = PageQuery(VIDEOS.spec, VIDEOS.name, "bench", None, None, 1_000)
+    written: list[tuple[int, int, int]] = []
+    draft = _draft(folder, means, 0)
+    with Preparing(recipe_of(JOB, means), asked.get("processes")) as preparing:
+        async for ready in preparing.ahead(Scan(ledger, database, query, clock, quickly=True).pages_from(None)):
+            item = ready.item or prepare(JOB, ready.row, means)
+            assert isinstance(item, Ask), item
+            if not draft.add(item):
+                written.append(_finish(draft))
+                draft = _draft(folder, means, len(written))
+                assert draft.add(item)
+    written.append(_finish(draft))
+    await road.close()
+    seconds = time.time() - started
+    rows = sum(each[0] for each in written)
+    prompt = tokens.count(VIDEOS.prompt)
+    used, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "rows": rows,
+        "seconds": round(seconds, 2),
+        "rows_per_s": round(rows / seconds),
+        "files": len(written),
+        "mb": round(sum(each[2] for each in written) / 1e6),
+        "texts_tokens": sum(each[1] for each in written) - rows * (prompt + CHAT_OVERHEAD),
+        "peak_mb": round((used.ru_maxrss + children.ru_maxrss) / 1024),
+    }
+
+
+def _draft(folder: Path, means: Means, number: int) -> Draft:
+    return Draft(
+        chunk=f"bench-{number}",
+        path=folder / f"bench-{number}.jsonl",
+        endpoint=CHAT,
+        price=means.price,
+        options=BatchOptions(),
+        tokens_most=20_000_000,
+        cell=VIDEOS.spec.cells[0],
+    )
+
+
+def _finish(draft: Draft) -> tuple[int, int, int]:
+    draft.finish()
+    return len(draft.rows), draft.tokens, draft.size_bytes
+
+
+def main() -> None:
+    print(json.dumps(asyncio.run(plan(json.loads(sys.argv[1])))), flush=True)
