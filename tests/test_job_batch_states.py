@@ -1,4 +1,4 @@
-"""What is done next with a chunk, as one table: B1's eight states with and without each file, and the ways up to them."""
+"""What is done next with a chunk, as one table: B1's eight states with and without each file, and the way there."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jobs.backfill_summaries import JOB
 from jobs.batching.options import BatchOptions, BatchWork
 from jobs.batching.run import BatchRun
 from jobs.engine.clock import Clock
-from jobs.engine.job import Job
+from jobs.engine.job import Job, Service
 from jobs.engine.options import Options
 from jobs.engine.verdict import Verdict
 from jobs.engine.work import Work
@@ -24,57 +24,71 @@ from queries.openai_chat import OpenAIChat
 from queries.prices import load_price
 from queries.road import Road
 from queries.tokens import TokenCounter
+from queries.vectors import VectorSpace
 from tests.servers.bench import KEY, Bench
-from tests.servers.fake_openai import FakeOpenAI
-from tests.servers.postgres import Database
 from tests.servers.virtual_clock import FastClock
 
 
 class LeapClock(FastClock):
-    """A thousand seconds pass in one: the waits of batches are minutes."""
+    """Three hundred seconds pass in one: the waits of batches are minutes."""
 
-    speed = 1_000.0
+    speed = 300.0
 
 
+async def visit(
+    bench: Bench,
+    *,
+    road: Road | None = None,
+    target: Target | None = None,
+    job: Job = JOB,
+    clock: Clock | None = None,
+    state_dir: Path | None = None,
+    batches: Any = None,
+    service: Service | None = None,
+    space: VectorSpace | None = None,
+    run: type[BatchRun] = BatchRun,
+    **options: Any,
+) -> Verdict:
+    """One start of the command; the flags of batches and of runs may be mixed."""
+    target, road = target or bench.target, road or DsnRoad(bench.database.dsn)
+    mine = {name: options.pop(name) for name in list(options) if name in BatchOptions.__dataclass_fields__}
+    live = service or OpenAIChat(KEY, bench.fake.url, timeout_s=10.0)
+    made = batches or OpenAIBatches(KEY, bench.fake.url, timeout_s=10.0)
+    work = Work(
+        job,
+        target,
+        Ledger(road),
+        live,
+        TokenCounter(target.model, bench.vocabularies),
+        load_price(target.model),
+        target.model,
+        state_dir or bench.state_dir,
+        replace(Options(db_load=1.0, max_outage_s=600.0, yes=True), **options),
+        bench.memory,
+        "catchup submit-batch",
+        clock or LeapClock(),
+        space,
+    )
+    bench.running = run(BatchWork(work, made, BatchOptions(**mine), bench.fake.url))
+    try:
+        return await bench.running.go()
+    finally:
+        await road.close()
+        await live.close()
+        await made.close()
+
+
+@dataclass
 class BatchBench(Bench):
-    """`visit` is one start of the command; the flags of batches and of runs may be mixed."""
+    """`visit` is one start of the command. The provider has our time."""
 
-    async def visit(
-        self,
-        *,
-        road: Road | None = None,
-        target: Target | None = None,
-        job: Job = JOB,
-        clock: Clock | None = None,
-        state_dir: Path | None = None,
-        batches: Any = None,
-        **options: Any,
-    ) -> Verdict:
-        target, road = target or self.target, road or DsnRoad(self.database.dsn)
-        mine = {name: options.pop(name) for name in list(options) if name in BatchOptions.__dataclass_fields__}
-        chat = OpenAIChat(KEY, self.fake.url, timeout_s=10.0)
-        made = batches or OpenAIBatches(KEY, self.fake.url, timeout_s=10.0)
-        work = Work(
-            job,
-            target,
-            Ledger(road),
-            chat,
-            TokenCounter(target.model, self.vocabularies),
-            load_price(target.model),
-            target.model,
-            state_dir or self.state_dir,
-            replace(Options(db_load=1.0, max_outage_s=600.0, yes=True), **options),
-            self.memory,
-            "catchup submit-batch",
-            clock or LeapClock(),
-        )
-        self.running = BatchRun(BatchWork(work, made, BatchOptions(**mine), self.fake.url))
-        try:
-            return await self.running.go()
-        finally:
-            await road.close()
-            await chat.close()
-            await made.close()
+    clock: LeapClock = field(default_factory=LeapClock)
+
+    def __post_init__(self) -> None:
+        self.fake.batches.clock = self.clock.now
+
+    async def visit(self, **options: Any) -> Verdict:
+        return await visit(self, **{"clock": self.clock, **options})
 
     async def chunks(self) -> list[dict[str, Any]]:
         rows = await self.database.run("select to_jsonb(b) from catchup.batches b order by chunk")
@@ -85,9 +99,6 @@ class BatchBench(Bench):
 
 
 @pytest.fixture
-async def batch_bench(database: Database, fake_openai: FakeOpenAI, tmp_path: Path, vocabularies: Path) -> BatchBench:
-    """The default schema, migrated, with no rows yet."""
-    made = BatchBench(database, fake_openai, tmp_path / "state", vocabularies)
-    await database.load("videos.sql")
-    await made.migrate()
-    return made
+def batch_bench(bench: Bench) -> BatchBench:
+    """The same world as `bench`, with the visits of submit-batch."""
+    return BatchBench(bench.database, bench.fake, bench.state_dir, bench.vocabularies)
