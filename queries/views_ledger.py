@@ -156,13 +156,9 @@ class ViewsLedger(Ledger):
             return None if answer["last"] is None else parse_key(answer["last"])[0]
 
     async def count_up_to(self, query: PageQuery, at_most: int) -> int:
-        """By looking: the order of being due is no order of keys."""
-        found, last, page, size = (
-            0,
-            query.above,
-            None,
-            50,
-        )  # pages grow: videos without a time come twenty times as many
+        """By looking, at few first: the order of being due is no order of keys, and of videos without a time twenty
+        times as many come as are asked for."""
+        found, last, page, size = 0, query.above, None, 50
         while found < at_most and (page is None or last is not None):
             page = await self.look(replace(query, above=last, limit=size))
             found, last, size = found + len(page.rows), page.last, min(1_000, 2 * size)
