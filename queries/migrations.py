@@ -141,7 +141,7 @@ def owned_sql(schema: str, table: str) -> str:
     policies = " ".join(_text(_policy_sql(schema, table, verb)) for verb in ("select", "insert", "update"))
     body = sql.Literal(f"{_text(grant)} {policies}")
     return _text(
-        sql.SQL("do $do$ begin if to_regclass({}) is not null then execute {}; end if; end $do$;").format(
+        sql.SQL("do $own$ begin if to_regclass({}) is not null then execute {}; end if; end $own$;").format(
             sql.Literal(_text(place)), body
         )
     )

@@ -127,7 +127,7 @@ async def test_the_rate_is_against_the_snapshot_before_and_a_day_has_one_snapsho
 
 
 async def test_f44_absent_videos_are_named_on_the_second_day_and_then_not_due(views: ViewsBench) -> None:
-    """Y3: dropped from a shuffled page. First day: skipped, exit 0. Another day: named, exit 3, once. Never a zero."""
+    """Y3: dropped from a shuffled page. First day: skipped. Another day: named, exit 3, once."""
     await views.fill(50)
     gone = {f"v{n:010}" for n in range(1, 8)}
     views.fake.gone = gone
@@ -181,7 +181,7 @@ async def test_f44_hidden_counts_stay_null_and_a_video_without_statistics_is_nam
 
 
 async def test_f44_three_empty_answers_stop_the_run_and_no_video_is_marked(views: ViewsBench) -> None:
-    """Y8: a key of the wrong project knows no video. Exit 5 after three calls, all rows still to do; then all is done."""
+    """Y8: a key of the wrong project knows no video. Exit 5 after three calls, nothing marked; later all is done."""
     await views.fill(400)
     views.fake.script(rule("empty"))
     verdict = await views.run()
@@ -284,7 +284,8 @@ async def test_priorities_of_the_application_say_when_and_are_moved_on(ranked: V
     verdict = await ranked.run()
     assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 100), verdict
     ((n, rest),) = await ranked.database.run(
-        "select count(*), count(*) filter (where next_track_date < now() + interval '6 days') from view_tracking_priority"
+        "select count(*), count(*) filter (where next_track_date < now() + interval '6 days') "
+        "from view_tracking_priority"
     )
     assert (n, rest) == (120, 20)
     assert (await ranked.run()).calls == 0

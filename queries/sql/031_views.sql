@@ -65,6 +65,13 @@ language sql stable security invoker set search_path = '' as $$
             = (select array_agg(c order by c) from unnest(columns) as c))
 $$;
 
+-- Columns that must have a value and get none from us or by themselves: the first insert would fail, with all its page.
+create or replace function catchup.unfilled(place regclass, filled text[]) returns text
+language sql stable security invoker set search_path = '' as $$
+    select string_agg(a.attname, ', ') from pg_attribute a where a.attrelid = place and a.attnum > 0 and not a.attisdropped
+      and a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '' and a.attname <> all (filled)
+$$;
+
 -- The tables of a target of views, with their columns, as one value; or what is missing.
 create or replace function catchup.views_shape(q jsonb) returns jsonb
 language plpgsql stable security invoker set search_path = '' as $$
@@ -92,6 +99,13 @@ begin
     if missing is not null or (ranks is not null and not catchup.has_unique_key(ranks, '{video_id}')) then
         return jsonb_build_object('problem', format('table %s %s', ranks, coalesce('has no column ' || missing,
             'has no unique key (video_id)')));
+    end if;
+    missing := coalesce(
+        kept || ' needs a value for ' || catchup.unfilled(kept, '{video_id,snapshot_date,view_count,days_since_published}'),
+        ranks || ' needs a value for ' || catchup.unfilled(ranks,
+            '{video_id,priority_tier,next_track_date,last_tracked,tracking_frequency_days}'));
+    if missing is not null then
+        return jsonb_build_object('problem', format('table %s in every row, and nobody says which', missing));
     end if;
     return shape || jsonb_build_object('snapshots', format('%I.%I', spec->>'schema', q->'views'->>'snapshots'),
         'snapshot_types', catchup.column_types(kept), 'priorities', case when ranks is not null then
@@ -333,14 +347,17 @@ end $$;
 -- `source` is a select list of id, tier and the next time. A date that is not over yet would be due again at once.
 create or replace function catchup.move_priorities_sql(shape jsonb, source text) returns text
 language sql immutable security invoker set search_path = '' as $$
-    select format('insert into %1$s as r (video_id, priority_tier, next_track_date%2$s) select k.id, k.tier, %3$s%4$s from (select %5$s) as '
+    select format('insert into %1$s as r (video_id, priority_tier, next_track_date%2$s%7$s) select k.id, k.tier, %3$s%4$s%8$s from (select %5$s) as '
         'k(id, tier, next) order by k.id on conflict (video_id) do update set next_track_date = excluded.next_track_date%6$s',
         shape->>'priorities', case when x.has_last then ', last_tracked' else '' end,
         case when x.is_date then 'greatest(k.next::date, (now())::date + 1)' else format('k.next::%s', x.due_type) end,
         case when x.has_last then format(', clock_timestamp()::%s', shape->'priority_types'->>'last_tracked') else '' end, source,
-        case when x.has_last then ', last_tracked = excluded.last_tracked' else '' end)
+        case when x.has_last then ', last_tracked = excluded.last_tracked' else '' end,
+        case when x.days is null then '' else ', tracking_frequency_days' end,
+        coalesce(format(', greatest(1, extract(epoch from catchup.tier_every(k.tier)) / 86400)::%s', x.days), ''))
     from (select shape->'priority_types' ? 'last_tracked' as has_last, shape->'priority_types'->>'next_track_date' as due_type,
-              shape->'priority_types'->>'next_track_date' = 'date' as is_date) x
+              shape->'priority_types'->>'next_track_date' = 'date' as is_date,
+              shape->'priority_types'->>'tracking_frequency_days' as days) x
 $$;
 
 -- Videos without counts: their next time too. One that is absent is looked for tomorrow, since only a second absence, on
