@@ -16,6 +16,7 @@ from jobs.batching.sending import Sending
 from jobs.engine.books import Books
 from jobs.engine.database import Database
 from jobs.engine.opening import Opened
+from jobs.engine.scan import Scan
 from jobs.engine.session import Session
 from jobs.engine.stop import Stop
 from jobs.engine.verdict import Exit
@@ -43,6 +44,7 @@ class BatchSession(Session):
         books: Books,
     ) -> None:
         super().__init__(errand.work, database, stop, opened, query, books)
+        self._scan = Scan(errand.work.ledger, database, self.query, errand.work.clock, quickly=True)
         self.errand = errand
         self.desk = errand.desk
         self.lease = opened.lease
@@ -132,7 +134,8 @@ class BatchSession(Session):
         with contextlib.suppress(CatchupError):  # it is away: then as it was seen last
             async with asyncio.timeout(_COUNTED_S):
                 await self._take_over()
-        self._open_rows = sum(chunk.out for chunk in self.chunks.values()) + self.back
+        out = sum(chunk.out for chunk in self.chunks.values()) + self.back
+        self._open_rows = max(0, out - self.backlog_rows)  # those on their way are booked when they have arrived
         self.books.selected += self._open_rows
         self.books.to_do += self._open_rows
         if self.stop.is_asked or self.has_more:

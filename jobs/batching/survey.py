@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.batching.options import BatchWork
+from jobs.batching.preparing import Preparing, recipe_of
 from jobs.engine.database import Database
 from jobs.engine.job import Ask, Skip, prepare
 from jobs.engine.scan import Scan
@@ -70,13 +71,13 @@ class Survey:
 async def survey(errand: BatchWork, database: Database, query: PageQuery, tokens_most: int | None) -> Survey:
     """Walks as the run would, up to --limit."""
     found, means, limit = Survey(), errand.means, errand.work.options.limit
-    scan = Scan(errand.work.ledger, database, query, errand.work.clock)
-    async for page in scan.pages_from(query.above):
-        for row in page:
+    scan = Scan(errand.work.ledger, database, query, errand.work.clock, quickly=True)
+    with Preparing(recipe_of(errand.work.job, means)) as preparing:
+        async for ready in preparing.ahead(scan.pages_from(query.above)):
             if limit is not None and found.requests >= limit:
                 return found
             found.rows += 1
-            item = prepare(errand.work.job, row, means)
+            item = ready.item if ready.item is not None else prepare(errand.work.job, ready.row, means)
             if isinstance(item, Ask):
                 try:
                     size = len(write_line("0123456789-12-12345", errand.endpoint, item.request))
