@@ -58,7 +58,8 @@ async def is_right(bench: BatchBench, rows: int) -> bool:
     ],
     ids=[
         "F15-page-text", "F15-page-cut", "F15-claim-lost", "F15-note-lost", "F16-out-522", "F15-write-lost",
-        "F15-close-lost", "F15-put-back-lost", "F16-open-502", "F18-write-pool", "F18-out-pool", "F17-page", "F17-write",
+        "F15-close-lost", "F15-put-back-lost", "F16-open-502", "F18-write-pool", "F18-out-pool", "F17-page",
+        "F17-write",
     ],
 )  # fmt: skip
 async def test_a_passing_fault_of_the_database_leaves_every_row_written_and_paid_once(
@@ -159,7 +160,7 @@ async def test_f21_a_column_renamed_while_the_batch_is_out_blames_no_row(batch_b
 
 
 async def test_f23_rows_edited_deleted_or_filled_while_they_are_out(batch_bench: BatchBench) -> None:
-    """Newer data is never overwritten: they are named as changed or gone, their money is booked, the rest is written."""
+    """Newer data is never overwritten: they are named, their money is booked, the rest is written."""
     await batch_bench.fill(40)
     batch_bench.fake.batches.configure(working_s=600.0)
     await batch_bench.visit(tail_live=0)
@@ -191,9 +192,8 @@ async def test_f25_hostile_texts_come_back_contained(batch_bench: BatchBench) ->
     assert verdict.books.balance()
     texts = " ".join(filter(None, (await batch_bench.cells()).values()))
     assert not any(odd in texts for odd in ("\x00", "\x1b", "<script", "evil.example", "\u202e"))
-    assert (await batch_bench.database.run("select count(*) from videos where title not like 'Talk number%%'"))[0][
-        0
-    ] == 0
+    titles = await batch_bench.database.run("select title from videos")
+    assert all(title.startswith("Talk number") for (title,) in titles)
 
 
 async def test_both_roads_collect_what_the_other_one_handed_in(

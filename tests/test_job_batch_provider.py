@@ -25,7 +25,7 @@ async def finish(bench: BatchBench, **options: Any) -> Findings:
     return found
 
 
-@pytest.mark.parametrize("seed", [201, 202, 203, 204, 205])
+@pytest.mark.parametrize("seed", [201, 202, 203])
 async def test_b6_a_lying_provider_leaves_no_row_unaccounted_for(batch_bench: BatchBench, seed: int) -> None:
     """Lines missing, doubled, shuffled, foreign, garbage; counts that lie; ids and files lost on the way.
 
@@ -283,7 +283,7 @@ async def test_f29_a_provider_that_fails_is_waited_for_and_sends_nothing_twice(
     await batch_bench.fill(12)
     proxy = await start_fault_proxy(batch_bench.fake.url.removesuffix("/v1"))
     proxy.inject(Fault(path, "answer", times=times, status=503, body=HTML, content_type="text/html"))
-    verdict = await batch_bench.visit(batches=OpenAIBatches(KEY, f"{proxy.url}/v1"), max_outage_s=60.0, **LIVE)
+    verdict = await batch_bench.visit(batches=OpenAIBatches(KEY, f"{proxy.url}/v1"), max_outage_s=600.0, **LIVE)
     assert (verdict.exit in exits, verdict.books.failed.total()) == (True, 0), verdict
     await finish(batch_bench)
     assert len(batch_bench.fake.batches.batches) == 1

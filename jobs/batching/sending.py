@@ -158,7 +158,7 @@ class Sending:
 
     async def _hand_in(self, draft: Draft) -> None:
         session = self._session
-        await self._grant(draft)
+        refusal = await self._grant(draft)
         sha256 = draft.finish()
         fault_points.reach("batch.planned")
         chunk = self._chunk_of(draft, sha256)
@@ -168,6 +168,8 @@ class Sending:
         session.made += 1
         session.phase = "running"
         await session.driving.drive(chunk)
+        if refusal is not None:
+            raise refusal
 
     def _chunk_of(self, draft: Draft, sha256: str) -> Chunk:
         session = self._session
@@ -207,27 +209,30 @@ class Sending:
         session.submitted += len(draft.rows)
         return chunk
 
-    async def _grant(self, draft: Draft) -> None:
-        """The whole chunk at its worst, before anything is handed in; where that is too much, as much as there is."""
+    async def _grant(self, draft: Draft) -> CeilingReached | None:
+        """The whole chunk at its worst, before anything is handed in; where that is too much, as much as there is.
+
+        What is left out for want of money ends the visit, after the rest is handed in.
+        """
         session = self._session
         if not session.asking.budget.is_limited:
-            return
+            return None
         lump = await session.take_for_batch(draft.worst_usd)
         if lump.granted_usd + 1e-9 >= draft.worst_usd:
-            return
+            return None
         out = draft.cut(lump.granted_usd)
         session.selection.admitted -= out
         self.unclaimed -= out
         session.books.to_do += out
-        if draft.rows:
-            session.say(f"the money ceiling leaves {out:,} rows out of {draft.chunk}")
-            return
-        draft.discard()
-        raise CeilingReached(
-            f"the {lump.refused_by or 'run'}'s ceiling leaves no room for one more row in a batch",
+        refusal = CeilingReached(
+            f"the {lump.refused_by or 'run'}'s ceiling leaves no room for {out:,} more rows in a batch",
             scope=lump.refused_by or "run",
             fix="raise the ceiling, or wait until batches that are out are collected: they are reserved at their worst",
         )
+        if draft.rows:
+            return refusal
+        draft.discard()
+        raise refusal
 
 
 async def _pages_of(rows: AsyncGenerator[Row, None]) -> AsyncIterator[list[Row]]:

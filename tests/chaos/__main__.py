@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import random
 import sys
@@ -11,6 +12,7 @@ from functools import partial
 
 from tests.chaos.arena import JOBS, open_arenas
 from tests.chaos.controls import catch
+from tests.chaos.lies import try_seeds
 from tests.chaos.report import Report
 from tests.chaos.signals import judge_stops
 from tests.chaos.trials import Arena, Blow, every_point, random_blow, some_points
@@ -27,6 +29,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--step", type=int, default=1, help="each so-many-th point only; 0 for none")
+    parser.add_argument("--at", action="append", metavar="POINT", help="kill at this point only; may be repeated")
+    parser.add_argument("--times", type=int, default=50, help="so often at each --at, every time in another world")
+    parser.add_argument("--seeds", type=int, default=0, help="of submit-batch: so many worlds of a provider that lies")
     return parser.parse_args()
 
 
@@ -50,9 +55,14 @@ def run_trials(arenas: Sequence[Arena], report: Report, options: argparse.Namesp
         points, takes_s = arena.reference(options.seed)
         title = f"{report.job}, {arena.stage.title}"
         print(f"{title}: seed {options.seed}: {len(points)} points in {takes_s:.2f} s, {arena.items} rows undisturbed")
+        if options.at:
+            run_named_points(arena, report, options, points)
+            continue
         blows[arena.stage.title] = partial(random_blow, chance, arena.requests, takes_s, len(points))
         if options.step:
             run_points(arena, report, options, points, number)
+    if options.at:
+        return
     turns = itertools.cycle(arenas)
     for arena in itertools.islice(turns, options.chains):
         any_blow = blows[arena.stage.title]
@@ -72,6 +82,14 @@ def run_points(arena: Arena, report: Report, options: argparse.Namespace, points
         judge(arena, report, options.seed, [first, blow])
 
 
+def run_named_points(arena: Arena, report: Report, options: argparse.Namespace, points: Sequence[str]) -> None:
+    """Each time in another world, and at another occurrence of the point."""
+    for point in options.at:
+        occurrences = max(1, points.count(point))
+        for turn in range(options.times):
+            judge(arena, report, options.seed + turn, [Blow(faults=f"{point}:{1 + turn % occurrences}:kill")])
+
+
 def judge(arena: Arena, report: Report, seed: int, blows: list[Blow]) -> None:
     finding = arena.run(seed, blows, whole=len(report.findings) % WHOLE_EVERY == WHOLE_EVERY - 1)
     report.findings.append(finding)
@@ -83,6 +101,8 @@ def judge(arena: Arena, report: Report, seed: int, blows: list[Blow]) -> None:
 
 def main() -> int:
     options = read_options()
+    if options.seeds:
+        return asyncio.run(try_seeds(options.seeds))
     with running_server() as server:
         reports = [run_job(job, options, server) for job in options.job or JOBS]
     for report in reports:

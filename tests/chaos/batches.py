@@ -20,7 +20,6 @@ ROWS_A_FILE = 12
 TELLTALES = {
     "created-without-looking": "extra",
     "uploaded-without-looking": "unbacked",
-    "write-before-journal": "ledger",
     "no-lock": "unexplained",
 }
 BLOWS = {
