@@ -15,6 +15,7 @@ from tests.chaos.summaries import Summaries
 from tests.chaos.trials import Arena
 from tests.chaos.vectors import open_stages
 from tests.chaos.victim import run_nursery
+from tests.chaos.views import Counting
 from tests.chaos.witness import run_witness
 from tests.chaos.world import Worlds
 from tests.servers.postgres import Server
@@ -23,6 +24,7 @@ JOBS: Mapping[str, Callable[[Path], AbstractContextManager[list[Stage]]]] = {
     "backfill-summaries": lambda _: nullcontext([Summaries()]),
     "vectorize": open_stages,
     "submit-batch": lambda _: nullcontext([Batches()]),
+    "refresh-views": lambda _: nullcontext([Counting()]),
 }
 
 

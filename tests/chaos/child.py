@@ -33,6 +33,10 @@ def main(words: list[str]) -> None:
         from tests.chaos import planted_batches
 
         planted_batches.make_small(int(os.environ["CHAOS_FILES"]))
+    if "CHAOS_IDS" in os.environ:
+        from tests.chaos import planted_views
+
+        planted_views.make_small(int(os.environ["CHAOS_IDS"]))
     from cli.main import main as command_line
 
     sys.argv = ["catchup", *rest]
@@ -78,6 +82,11 @@ def _import_all() -> None:
         for target in load_job(job).targets:
             TokenCounter(target.model, Path(os.environ["CHAOS_VOCABULARIES"])).count("ready")
     del cli, choices, connect, plain, providers, settings, signals, view, run
+    from cli import rollups, views
+    from jobs import metered_views, views_account
+    from queries import youtube_client
+
+    del rollups, views, metered_views, views_account, youtube_client
     del submit_batch, openai_batches
     del dsn, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
 

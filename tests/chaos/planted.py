@@ -17,7 +17,7 @@ from jobs.engine.past import Paid
 from jobs.engine.state_dir import StateDir
 from queries.ledger import Lease, Ledger, RowVerdict
 from queries.table import Key, Slice
-from tests.chaos import planted_batches, planted_vectors
+from tests.chaos import planted_batches, planted_vectors, planted_views
 
 
 def save_cursor_on_fetch() -> None:
@@ -114,4 +114,5 @@ PLANTS: dict[str, Callable[[], None]] = {
     "short-lease": shorten_lease,
     **planted_vectors.PLANTS,
     **planted_batches.PLANTS,
+    **planted_views.PLANTS,
 }

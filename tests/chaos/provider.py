@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,6 +24,13 @@ from tests.servers.fake_script import Meeting, Rule
 from tests.servers.fake_world import World
 
 _LONG_AGO_S = 3_600.0
+VIDEOS_LIST = "/youtube/v3/videos"
+
+
+def told_of(video_id: str, kind: str) -> tuple[int, int | None, int | None]:
+    """What YouTube says of a video, here and in the eyes of the judge."""
+    views = zlib.crc32(video_id.encode()) + 1
+    return views, None if kind == "hidden" else views // 50, None if kind == "hidden" else views // 900
 
 
 @dataclass(slots=True)
@@ -183,6 +191,8 @@ class Witness(FakeOpenAI):
 
     async def _unknown(self, request: web.Request) -> web.Response:
         """The harness's own paths; anything else is as unknown as before."""
+        if request.path == VIDEOS_LIST:
+            return await self._list_videos(request)
         what = request.path.removeprefix("/__chaos/")
         body = await request.json() if request.can_read_body else {}
         if what == "mischief":
@@ -193,6 +203,27 @@ class Witness(FakeOpenAI):
             return await super()._unknown(request)
         return web.json_response(self._told())
 
+    async def _list_videos(self, request: web.Request) -> web.Response:
+        """YouTube, so far as a kill can tell: a unit for each request on arrival, and its videos' counts."""
+        assert isinstance(self.world, Records)
+        ids = request.query["id"].split(",")
+        self.world.enter()
+        mine = self.world.mine()
+        mine.paid, mine.units, status = True, ids, 0
+        try:
+            self.arrived(ids)
+            await asyncio.sleep(self.settings.latency)
+            status = 200
+        finally:
+            self.world.leave("videos", status)
+        kinds = {id_: self._kind_of(id_) for id_ in ids}
+        items = [_item(id_, kind) for id_, kind in kinds.items() if kind != "gone"]
+        return web.json_response({"kind": "youtube#videoListResponse", "items": items})
+
+    def _kind_of(self, id_: str) -> str:
+        met = Meeting(1, id_, 1, 1)
+        return next((str(r.action["kind"]) for r in self.rules if r.meets(self.settings.seed, met)), "")
+
     def _told(self) -> dict[str, Any]:
         assert isinstance(self.world, Records)
         return {
@@ -201,6 +232,13 @@ class Witness(FakeOpenAI):
             "open": self.world.open,
             "struck_at": self.strike.at if self.strike else None,
         }
+
+
+def _item(id_: str, kind: str) -> dict[str, Any]:
+    views, likes, comments = told_of(id_, kind)
+    counts = {"viewCount": views, "likeCount": likes, "commentCount": comments}
+    told = {name: str(count) for name, count in counts.items() if count is not None and kind != "uncounted"}
+    return {"kind": "youtube#video", "id": id_, "statistics": told}
 
 
 async def serve() -> None:

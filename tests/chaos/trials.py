@@ -87,6 +87,8 @@ class Arena:
             "DATABASE_URL": world.dsn,
             "OPENAI_API_KEY": "sk-test-sentinel-0123456789",
             "OPENAI_BASE_URL": self.witness.url,
+            "YOUTUBE_API_KEY": "AIza-sentinel-0123456789",
+            "YOUTUBE_API_ENDPOINT": self.witness.url.removesuffix("/v1"),
             "CATCHUP_STATE_DIR": str(folder / "state"),
         }
 

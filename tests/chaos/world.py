@@ -109,7 +109,7 @@ class Worlds:
             connection.execute((SCHEMAS / "videos.sql").read_bytes())
             connection.execute(AUDIT.format(cell=self.stage.cell, source=self.stage.source).encode())
             connection.execute(self.stage.schema.encode())
-        await migrate(dsn, [Registration(self.stage.target.name, self.stage.target.spec)])
+        await migrate(dsn, [Registration(self.stage.target.name, self.stage.target.spec, self.stage.target.views)])
 
     def past(self, items: int) -> World:
         """The template itself, with the rows that were there before any trial."""
