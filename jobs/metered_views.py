@@ -81,12 +81,17 @@ class MeteredViews:
         return units
 
     def _used_up(self, units: Units) -> OutOfMoney:
-        said = "YouTube says that" if units.is_closed else f"{units.booked:,} of {self.limit:,} units are booked:"
+        said = "YouTube says that" if units.is_closed else self._say_booked(units)
         return OutOfMoney(
             f"{said} today's quota is used up; it resets at {say_reset(units)}, and nothing is asked before that",
             fix="the same command goes on after the reset, with the most overdue videos first",
             service=self.name,
         )
+
+    def _say_booked(self, units: Units) -> str:
+        kept = max(self._quota.reserve, units.elsewhere)
+        beside = f", and {kept:,} are the application's" if kept else ""
+        return f"{units.booked:,} of {self.limit:,} units are booked{beside}:"
 
     async def close(self) -> None:
         """What was not spent goes back; a database that is away keeps it booked, which is the safe side."""
@@ -151,4 +156,6 @@ class MeteredViews:
 
 def say_reset(units: Units) -> str:
     """In the operator's own time, and the day it is about: midnight Pacific is no round hour elsewhere."""
-    return f"{units.resets_at.astimezone():%Y-%m-%d %H:%M %Z} (midnight Pacific)"
+    is_turn = units.resets_at.minute == 0  # else closed in its first quarter of an hour, when yesterday may be meant
+    said = "midnight Pacific" if is_turn else "a quarter past midnight Pacific"
+    return f"{units.resets_at.astimezone():%Y-%m-%d %H:%M %Z} ({said})"

@@ -36,7 +36,7 @@ class Quota:
     """One process's hand in the quota: what it takes is booked at once, what it did not spend it gives back."""
 
     def __init__(self, road: Road, *, limit: int, reserve: int, run_id: str = "", service: str = "youtube") -> None:
-        self._road = road
+        self._road, self.reserve = road, reserve
         self._asked = {
             "service": service,
             "limit": limit,

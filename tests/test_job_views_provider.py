@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from datetime import date, datetime
 from typing import Any
 
 import pytest
 
 from jobs.engine.verdict import Exit
+from jobs.metered_views import say_reset
+from queries.quota import Units
 from tests.servers.fake_script import rule
 from tests.servers.fake_youtube import FakeYouTube
 from tests.servers.views_bench import YOUTUBE_KEY, ViewsBench
@@ -63,9 +67,37 @@ async def test_f43_the_quota_of_the_operator_is_never_passed(views: ViewsBench) 
     assert (first.exit, views.fake.requests) == (Exit.DONE, 4)
     verdict = await views.run(quota=12, reserve=3)
     assert (verdict.exit, views.fake.requests) == (Exit.STOPPED, 9)
+    assert verdict.headline.startswith(
+        "9 of 12 units are booked, and 3 are the application's: today's quota is used up"
+    )
     assert len(await views.snapshots()) == 450
     assert verdict.facts["units_left"] == 0
     await views.check()
+
+
+@pytest.mark.parametrize(
+    ("resets_at", "zone", "said"),
+    [
+        ("2026-03-08T08:00:00Z", "Europe/Berlin", "2026-03-08 09:00 CET (midnight Pacific)"),
+        ("2026-03-09T07:00:00Z", "Europe/Berlin", "2026-03-09 08:00 CET (midnight Pacific)"),
+        ("2026-11-01T07:00:00Z", "America/Los_Angeles", "2026-11-01 00:00 PDT (midnight Pacific)"),
+        ("2026-11-02T08:00:00Z", "America/Los_Angeles", "2026-11-02 00:00 PST (midnight Pacific)"),
+        ("2026-11-02T08:00:00Z", "Asia/Kathmandu", "2026-11-02 13:45 +0545 (midnight Pacific)"),
+        ("2026-11-02T08:15:00Z", "UTC", "2026-11-02 08:15 UTC (a quarter past midnight Pacific)"),
+    ],
+)
+def test_f43_the_reset_is_told_in_the_operators_own_time(
+    monkeypatch: pytest.MonkeyPatch, resets_at: str, zone: str, said: str
+) -> None:
+    """Around both changes of the clock, there and here."""
+    units = Units(0, 0, date(2026, 11, 1), datetime.fromisoformat(resets_at), 0.0, True, 0, 0)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert say_reset(units) == said
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 async def test_f43_units_that_were_not_spent_are_free_for_the_next_run(views: ViewsBench) -> None:
