@@ -67,9 +67,7 @@ async def test_f43_the_quota_of_the_operator_is_never_passed(views: ViewsBench) 
     assert (first.exit, views.fake.requests) == (Exit.DONE, 4)
     verdict = await views.run(quota=12, reserve=3)
     assert (verdict.exit, views.fake.requests) == (Exit.STOPPED, 9)
-    assert verdict.headline.startswith(
-        "9 of 12 units are booked, and 3 are the application's: today's quota is used up"
-    )
+    assert "9 of 12 units are booked, and 3 are the application's: today's quota is used up" in verdict.headline
     assert len(await views.snapshots()) == 450
     assert verdict.facts["units_left"] == 0
     await views.check()
