@@ -266,7 +266,7 @@ async def test_another_index_is_found_by_its_name(
     assert (ended.code, said in ended.err + ended.out) == (10, True), ended.err + ended.out
 
 
-VALUES = {"namespace": "new", "dimensions": 256}
+VALUES: dict[str, str | int] = {"namespace": "new", "dimensions": 256}
 
 
 @pytest.mark.parametrize(
