@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.load import count_rows, load_sample, show_some
+from demo.scenes import has_columns, load_scenes, show_scenes
 from queries.embedded import remove, start
 from queries.errors import CatchupError
 
@@ -25,6 +26,7 @@ FINE = (0, 3)  # 3: done, and some items are named
 LEASE_HELD, INTERRUPTED = 11, 130
 SUMMARIES = "backfill-summaries --local --yes --max-rate 2400"
 VECTORS = "vectorize --local --target summaries --create-namespace"
+SCENES = "reprocess-videos --inline --local --yes"
 QUESTIONS = ("copy a whole folder with its subfolders", "give up waiting for a task after some seconds")
 
 
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if asked.fresh:
             forget(directory)
+            forget(videos_app(place) / ".catchup" / "db")
         with start(directory) as server:
             load_sample(server.dsn)
             say_where_we_are(*count_rows(server.dsn))
@@ -61,6 +64,8 @@ def run_commands(place: Path, dsn: str) -> int:
         if command == VECTORS and not is_again:
             show_summaries(dsn)
             say("Now a vector for each, in a table of pgvector beside yours; a row is marked when its vector was seen.")
+        if command.startswith(f'search "{QUESTIONS[0]}') and (code := describe_videos(place)) not in FINE:
+            return say_how_to_go_on(code)
         if (code := run(place, command)) not in FINE:
             return say_how_to_go_on(code)
     say(
@@ -81,6 +86,33 @@ def commands(*, is_new: bool, is_again: bool) -> Iterator[str]:
         yield "runs list --local"
     for question in QUESTIONS[: 1 if is_again else None]:
         yield f'search "{question}" --local --top 3'
+
+
+def videos_app(place: Path) -> Path:
+    """A folder, and so a database, of its own: both apps call their table videos."""
+    return place / ".catchup" / "videos-app"
+
+
+def describe_videos(place: Path) -> int:
+    """The other app: recordings in scenes. Its tables get their columns first."""
+    folder = videos_app(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    say("\nAnother app, in a database of its own: a few recordings in scenes, of which only the words are known.")
+    with start(folder / ".catchup" / "db") as server:
+        load_scenes(server.dsn)
+        is_again = has_columns(server.dsn)
+        for command in () if is_again else ("migrate --local --set rich-semantics", "migrate --local --quiet"):
+            if (code := run(folder, command)) not in FINE:
+                return code
+        code = run(folder, f"{SCENES} --quiet")
+        name, scenes, summary = show_scenes(server.dsn)
+        if code in FINE and name and not is_again:
+            say(f"\nOne of them, {name}. Its first scenes with their tags, and the whole:\n")
+            for text, tags in scenes:
+                say(wrap(text, 2))
+                say(wrap(tags, 4) + "\n")
+            say(wrap(summary, 2))
+        return code
 
 
 def show_summaries(dsn: str) -> None:

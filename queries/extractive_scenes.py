@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 
-from queries.sentences import Sentence, split_sentences, words_of
+from queries.sentences import Sentence, count_sentences, split_sentences, words_of
 
 DESCRIPTION_LONGEST = 400
 ENOUGH_ALONE = 140
@@ -18,6 +19,7 @@ _NAMES = re.compile(r" \([^()]*\)$", re.MULTILINE)
 _PROPER = re.compile(r"(?<![.!?:\n] )(?<!^)\b[A-Z][\w-]{2,30}(?: [A-Z][\w-]{2,30}){0,2}", re.MULTILINE)
 _WORD = re.compile(r"\b[a-z]{4,24}\b")
 _ACTION = re.compile(r"\b[a-z]{2,20}ing\b")
+_ENDS = (".", "!", "?", "…", '."', '?"', '!"')
 _NO_ACTION = frozenset(("being", "during", "everything", "nothing", "something", "anything", "string", "following"))
 
 
@@ -39,9 +41,9 @@ def _first_whole(sentences: list[Sentence]) -> str:
     usable = [s.text for s in sentences if s.usable] or [s.text for s in sentences][:1]
     if not usable:
         return ""
-    both = " ".join(usable[:2])
-    is_short = len(usable[0]) < ENOUGH_ALONE and len(both) <= DESCRIPTION_LONGEST
-    return both if is_short else usable[0][:DESCRIPTION_LONGEST]
+    both = _join(usable[:2])
+    is_short = len(usable[0]) < ENOUGH_ALONE and len(both) <= DESCRIPTION_LONGEST and count_sentences(both) <= 2
+    return both if is_short else _join([usable[0][:DESCRIPTION_LONGEST]])
 
 
 def is_of_scenes(user: str) -> bool:
@@ -55,5 +57,17 @@ def roll_up(user: str) -> str:
     rest = [(n, m, each.text) for n, found in enumerate(scenes) for m, each in enumerate(found[1:], start=1)]
     step = max(1.0, len(firsts) / SENTENCES_MOST)
     spread = [firsts[int(step * k)] for k in range(min(SENTENCES_MOST, len(firsts)))]
-    chosen = sorted([*spread, *rest[: max(0, SENTENCES_LEAST - len(spread))]])
-    return " ".join(dict.fromkeys(text if text[-1:] in ".!?…" else f"{text}." for _, _, text in chosen))
+    chosen = {text: (n, m) for n, m, text in reversed(spread)}
+    for n, m, text in rest:
+        if count_sentences(_join(chosen)) >= SENTENCES_LEAST:
+            break
+        chosen.setdefault(text, (n, m))
+    texts = sorted(chosen, key=lambda text: chosen[text])
+    while len(texts) > 1 and count_sentences(_join(texts)) > SENTENCES_MOST:
+        texts.pop()
+    return _join(texts)
+
+
+def _join(texts: Iterable[str]) -> str:
+    """Each begins and ends as a sentence does, or it would be read as a part of the one before."""
+    return " ".join(text[:1].upper() + text[1:] + ("" if text.endswith(_ENDS) else ".") for text in texts)

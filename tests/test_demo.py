@@ -23,6 +23,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     remove(folder / ".catchup" / "db")
+    remove(folder / ".catchup" / "videos-app" / ".catchup" / "db")
 
 
 async def _start(place: Path) -> asyncio.subprocess.Process:
@@ -66,10 +67,12 @@ async def test_the_demo_goes_on_after_a_kill_and_ends_with_a_search(place: Path)
     code, out = await _run(place)
     assert code == 0, out
     assert " 304 rows" in out
+    assert "8 videos have their summary" in out
     assert out.rfind("wait_for in asyncio.tasks") > out.rfind("$ catchup search") > out.rfind("$ catchup runs list")
 
     code, out = await _run(place)
     assert code == 0, out
     assert out.count("nothing to do: no row is pending") == 2
+    assert "nothing to do: no video is pending" in out
     assert "293 with a summary, 293 of these with a vector" in out
     assert out.rfind("copytree in shutil") > out.rfind("$ catchup search") > 0
