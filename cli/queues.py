@@ -9,7 +9,6 @@ from cli.settings import Settings
 from queries.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from jobs.engine.clock import Clock
     from jobs.targets import Target
     from queries.consuming import Consumer
     from queries.messages import Queue
@@ -46,14 +45,14 @@ def open_queue(settings: Settings) -> Queue:
     return open_dramatiq(url, queue.name, queue.task, queue.namespace)
 
 
-def open_publisher(settings: Settings, target: Target, where: str, still: Still, clock: Clock) -> Publisher:
+def open_publisher(settings: Settings, target: Target, where: str, still: Still) -> Publisher:
     from jobs.engine import fault_points
     from queries.publishing import Publisher
     from queries.sent_record import SentRecord
 
     name = hashlib.sha256(f"{where}\n{target.name}".encode()).hexdigest()[:16]
     record = SentRecord(settings.state_dir / "sent" / f"{name}.ids")
-    return Publisher(open_queue(settings), record, still, clock.now, fault_points.reach)
+    return Publisher(open_queue(settings), record, still, fault_points.reach)
 
 
 def open_consumer(settings: Settings) -> Consumer:

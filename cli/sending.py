@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.following import Following
     from jobs.targets import Target
     from queries.ledger import Ledger
+    from queries.message_ledger import States
     from queries.messages import Seen
     from queries.publishing import Publisher
     from queries.road import Road
@@ -40,23 +41,27 @@ async def make_sending(
     from jobs.engine.work import Work
     from jobs.registry import load_job
     from jobs.sending import Sending
+    from jobs.stuck_videos import STUCK
     from queries.ledger import Ledger
-    from queries.message_ledger import MessageLedger, States
+    from queries.message_ledger import MessageLedger
     from queries.prices import Price
     from queries.tokens import TokenCounter
 
     check_queue(settings)
     job, ledger, clock = load_job(name), Ledger(road), Clock()
-    picked = await choices.pick_target(job, settings, flags.target, road)
-    target = as_sent(picked, flags, settings)
+    known = choices.targets_of(job, settings)
+    target = as_sent(await _pick(known, flags, settings, road), flags, settings)
     options = _options(flags, settings, target)
-    messages = MessageLedger(road, States())
+    stuck = known[STUCK.name]
+    messages = MessageLedger(road, states_of(target, stuck))
     database = _open_database(ledger, clock, options)
 
-    async def still(seen: Sequence[Seen]) -> frozenset[int]:
-        return await database.insist(lambda: messages.still(target.spec, seen))
+    redo = _redo(flags)
 
-    publisher = open_publisher(settings, target, road.where, still, clock)
+    async def still(seen: Sequence[Seen]) -> frozenset[int]:
+        return await database.insist(lambda: messages.still(target.spec, target.name, redo, seen))
+
+    publisher = open_publisher(settings, target, road.where, still)
     model = publisher.name
 
     async def ready() -> Sequence[str]:
@@ -65,7 +70,7 @@ async def make_sending(
     if flags.reset_stuck is not None:
         from cli.unstick import unstick
 
-        await unstick(flags, options, target, messages, database, view, ready)
+        await unstick(flags, options, (target, stuck), messages, database, view, ready)
     if flags.ids_from is not None:
         fingerprint = target.fingerprint(model, run_params(target, model, options))
         options = await _only_listed(flags, options, ledger, query_of(target, options, fingerprint), view)
@@ -91,11 +96,37 @@ async def make_sending(
     )
 
 
+async def _pick(known: Mapping[str, Target], flags: ReprocessFlags, settings: Settings, road: Road) -> Target:
+    """Of the targets that are sent; by name, or by the table's columns."""
+    from jobs.engine.choose import choose_target
+
+    sent = {name: target for name, target in known.items() if not target.spec.cells}
+    if flags.target is not None and flags.target not in sent:
+        raise Misconfigured(f"no target {flags.target!r} is sent", fix=f"known are {', '.join(sent)}")
+    wanted = [flags.target] if flags.target is not None else [name for name in sent if name in settings.targets]
+    return await choose_target([sent[name] for name in wanted or sent], road)
+
+
+def states_of(target: Target, stuck: Target) -> States:
+    """The columns and words of this application, as its two targets name them."""
+    from queries.message_ledger import States
+
+    spec, own = stuck.spec, States()
+    flag = next((c.column for c in target.spec.pending if c.op == "is not true"), own.flag)
+    return replace(
+        own,
+        status=spec.cells[0],
+        flag=flag,
+        changed_at=spec.read[0],
+        idle=stuck.cells[spec.cells[0]],
+        working=next((c.value or "" for c in spec.pending if c.column == spec.cells[0]), own.working),
+        owner=target.spec.filters[0] if target.spec.filters else own.owner,
+    )
+
+
 def as_sent(target: Target, flags: ReprocessFlags, settings: Settings) -> Target:
     """The target with this queue's message, and with the status that was asked for."""
     assert settings.queue is not None  # noqa: S101
-    if target.spec.cells:
-        raise Misconfigured(f"target {target.name} is put back, not sent", fix="leave out --target, or name another")
     layout, spec = settings.queue.layout, target.spec
     more = tuple(name for name in layout.columns if name not in (*spec.key, *spec.read, *spec.beside))
     pending = spec.pending
@@ -110,8 +141,11 @@ def as_sent(target: Target, flags: ReprocessFlags, settings: Settings) -> Target
 def _options(flags: ReprocessFlags, settings: Settings, target: Target) -> Options:
     owner = [("owner_id", flags.owner_id)] if flags.owner_id is not None else []
     options = choices.options_from(replace(flags, where=flags.where or []), settings, target)
-    redo = Redo("unsent", "" if flags.resend_after is None else str(flags.resend_after))
-    return replace(options, where=(*options.where, *owner), concurrency=_in_flight(flags), redo=redo)
+    return replace(options, where=(*options.where, *owner), concurrency=_in_flight(flags), redo=_redo(flags))
+
+
+def _redo(flags: ReprocessFlags) -> Redo:
+    return Redo("unsent", "" if flags.resend_after is None else str(flags.resend_after))
 
 
 def _in_flight(flags: ReprocessFlags) -> int:

@@ -25,17 +25,18 @@ _UNASKED_MOST = 1_000
 async def unstick(
     flags: ReprocessFlags,
     options: Options,
-    target: Target,
+    targets: tuple[Target, Target],
     messages: MessageLedger,
     database: Database,
     view: View,
     ready: Callable[[], Awaitable[Sequence[str]]],
 ) -> None:
-    """Nothing is put back for a queue that is not there. A dry run lists only."""
-    from jobs.stuck_videos import STUCK, Unsticking
+    """`targets`: what is sent, and what is put back. Not for a queue that is not there; a dry run lists only."""
+    from jobs.stuck_videos import Unsticking
 
     assert flags.reset_stuck is not None  # noqa: S101
-    task = Unsticking(messages, database, STUCK, target.name, flags.reset_stuck, options.where)
+    sent, stuck = targets
+    task = Unsticking(messages, database, stuck, sent.name, flags.reset_stuck, options.where)
     found = await task.find(_UNASKED_MOST + 1)
     longer = f"sat in PROCESSING for more than {show_duration(flags.reset_stuck)}"
     if flags.dry_run:
@@ -67,6 +68,7 @@ def _is_many(found: Sequence[Stuck]) -> bool:
 
 def _name(rows: Sequence[Stuck], view: View, verb: str) -> None:
     for row in rows[:_NAMED_MOST]:
-        view.say(f"{verb} {clean(' '.join(row.key), 40)}: in PROCESSING for {show_duration(row.seconds)}, since {row.since[:19]}")
+        since = f"{show_duration(row.seconds)}, since {row.since[:19]}"
+        view.say(f"{verb} {clean(' '.join(row.key), 40)}: in PROCESSING for {since}")
     if len(rows) > _NAMED_MOST:
         view.say(f"and {len(rows) - _NAMED_MOST:,} more")

@@ -14,7 +14,7 @@ from queries.messages import PublishAnswer, PublishRequest
 from queries.table import Condition, Row, TableSpec
 
 _NEVER = "00000000-0000-0000-0000-000000000000"  # no row's guard: the ledger books such a row as changed
-_PACKING = Packing(texts_most=100, tokens_most=1_000_000)  # only for speed: a kill leaves one message in doubt, not all
+_PACKING = Packing(texts_most=200, tokens_most=1_000_000)  # only for speed: a kill leaves one message in doubt, not all
 
 VIDEOS = Target(
     name="to-reprocess",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from queries.errors import Misconfigured
@@ -11,7 +11,7 @@ from queries.ledger_answers import believed, expected
 from queries.ledger_json import page_json, parse_key, spec_json
 from queries.messages import Seen
 from queries.road import Road
-from queries.table import Key, PageQuery, TableSpec
+from queries.table import Key, PageQuery, Redo, TableSpec
 
 _RUNS_FOLLOWED = 20
 _PAGE = 1_000
@@ -105,10 +105,11 @@ class MessageLedger:
             groups = [Group(tuple(str(v) for v in by), int(n), int(sends)) for by, n, sends in answer["groups"]]
             return groups, int(answer["looked"]) < at_most
 
-    async def still(self, spec: TableSpec, seen: Sequence[Seen]) -> frozenset[int]:
-        """Which of them are as they were read. By POST: so many keys are too long for a URL."""
+    async def still(self, spec: TableSpec, target: str, redo: Redo, seen: Sequence[Seen]) -> frozenset[int]:
+        """Which of them are as they were read and have no message out. By POST: never a replica, nor a long URL."""
         rows = [{"key": key, "guard": guard} for key, guard in seen]
-        answer = expected(await self._road.call("catchup_still", {"spec": spec_json(spec), "rows": rows}))
+        asked = {"spec": spec_json(spec), "target": target, "redo": asdict(redo), "rows": rows}
+        answer = expected(await self._road.call("catchup_still", asked))
         with believed("catchup_still", writing=False):
             return frozenset(map(int, answer["still"]))
 

@@ -95,7 +95,7 @@ async def test_selection(
 
 
 async def test_a_worker_may_be_faster_than_our_books(message_bench: MessageBench, redis_broker: Broker) -> None:
-    """What its worker has taken before we write it down counts as sent; what somebody took before it was sent, is not."""
+    """What its worker has taken before we write it down counts as sent; what was taken before that is not sent."""
     await message_bench.fill(20)
     await message_bench.database.run(
         "create function eager() returns trigger language plpgsql as $$ begin "

@@ -97,19 +97,26 @@ begin
     return jsonb_build_object('groups', groups, 'looked', looked) || catchup.took_ms();
 end $$;
 
--- Which of these rows are as they were read.
+-- Which of these rows are as they were read, and no message is out about them.
 create or replace function public.catchup_still(p text) returns jsonb
 language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
     q jsonb := p::jsonb->0;
-    shape jsonb := catchup.resolve(q->'spec');
+    spec jsonb := q->'spec';
+    shape jsonb := catchup.resolve(spec);
+    guard text := catchup.guard_sql(spec, 'null::jsonb');
+    hit integer[];
 begin
     if shape ? 'problem' then
         return shape;
     end if;
-    return jsonb_build_object('still', to_jsonb(catchup.find_unchanged(q->'spec', shape, q->'rows'))) || catchup.took_ms();
+    execute format('with b as materialized (%s) select coalesce(array_agg(b.i), ''{}'') from b join %s t on %s where %s = b.guard and %s',
+        catchup.incoming_sql(spec, shape->'types', '[]'), shape->>'rel', catchup.same_key_sql(spec, shape->'types'), guard,
+        catchup.redo_sql(spec, shape->'types', q->>'target', q->'redo', guard))
+    into hit using q->'rows';
+    return jsonb_build_object('still', to_jsonb(hit)) || catchup.took_ms();
 end $$;
 
 -- What became of the rows that messages went out about, a page of them: by run and state, and the failed ones by name.
