@@ -115,7 +115,10 @@ class MeteredViews:
             self._doubted.discard(request.ids)
             self._seen.extend(answer.found)
             ours = frozenset(request.ids)
-            return replace(answer, found={id_: counts for id_, counts in answer.found.items() if id_ in ours})
+            found = {id_: counts for id_, counts in answer.found.items() if id_ in ours}
+            if found and not ours.issubset(asked.ids):  # those that gave way to the controls were never really asked
+                raise Transient("YouTube knows videos that it did not know before", service=self.name, code="empty")
+            return replace(answer, found=found)
         await self._doubt(request, controls)
         return answer
 

@@ -311,3 +311,15 @@ async def test_the_key_is_in_nothing_we_say_or_keep(
     said = f"{verdict} {verdict.as_json()} {views.memory} {caplog.text} {''.join(capfd.readouterr())}"
     assert YOUTUBE_KEY not in said + files + ledger
     assert "s3ntinel" not in said + files + ledger
+
+
+async def test_one_empty_answer_makes_nobody_absent(views: ViewsBench) -> None:
+    """The service knew nothing once and everything a moment later: all are tracked, the last three of the page too."""
+    await views.fill(100)
+    await views.run()
+    await views.pass_days(40)
+    views.fake.script(rule("empty", on={"nth": [views.fake.requests + 1, views.fake.requests + 2]}))
+    verdict = await views.run(clock=FastClock(), concurrency=1)
+    assert (verdict.exit, verdict.books.wrote, verdict.books.skipped.total()) == (Exit.DONE, 100, 0)
+    assert await views.database.run("select video_id from catchup.schedule where absent_on is not null") == []
+    await views.check()
