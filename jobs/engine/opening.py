@@ -16,7 +16,7 @@ from jobs.engine.state_dir import StateDir, lock_id
 from jobs.targets import Target
 from queries.errors import CatchupError, LeaseHeld, Misconfigured
 from queries.ledger import Hello, Home, Lease, Ledger, RunRecord
-from queries.table import Key, TableFacts
+from queries.table import Key, PageQuery, Slice, TableFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,29 @@ def _filled_params(target: Target) -> dict[str, Any]:
     if base is None or made is None:
         return {}
     return {"replaces": base.name, "into": made.namespace, "index": made.index, "dimensions": made.dimensions}
+
+
+def query_of(target: Target, options: Options, fingerprint: str) -> PageQuery:
+    """What a run of this target with these options selects."""
+    # one key is held by its lease and read by its list: a page's cursor would take it for its own end
+    bounds = Slice() if options.slice.is_one_key else options.slice
+    redo = options.redo
+    return PageQuery(
+        spec=target.spec,
+        target=target.name,
+        fingerprint=fingerprint,
+        above=bounds.above,
+        upto=bounds.upto,
+        limit=1,
+        where=options.where,
+        among=options.among,
+        redo=redo,
+        retry_failed=options.retry_failed,
+        with_known=target.embedding is not None or target.message is not None,
+        in_window=redo is not None
+        and options.among is None
+        and (redo.and_pending or redo.by in ("any", "unmade", "unsent")),
+    )
 
 
 def check_table(target: Target, facts: TableFacts) -> list[str]:

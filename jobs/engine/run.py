@@ -11,7 +11,7 @@ from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
 from jobs.engine.destination import check_destination
 from jobs.engine.insistence import Insistence
-from jobs.engine.opening import Opened, Opening, check_ledger, check_table, run_params, say_filling
+from jobs.engine.opening import Opened, Opening, check_ledger, check_table, query_of, run_params, say_filling
 from jobs.engine.report import Ending, refused, say_going_on, verdict_of
 from jobs.engine.session import Session
 from jobs.engine.state_dir import StateDir
@@ -21,7 +21,7 @@ from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
 from queries.errors import CatchupError, Misconfigured
 from queries.ledger import Hello, RunRecord
-from queries.table import PageQuery, Slice, TableFacts
+from queries.table import PageQuery, TableFacts
 
 _TICK_S = 0.1
 _EDITED_MOST = 200_000  # rows: about a second of the database, if each is a kilobyte
@@ -188,6 +188,9 @@ class Run:
 
     async def _agreed(self, facts: TableFacts) -> bool:
         """Shows the plan; asks where the run is large, and refuses where nobody can answer."""
+        if self.work.options.is_planned:
+            self._params["triggers"] = list(plan.triggers_of(facts))
+            return True
         self.phase = "planning"
         self._plan = await self._make_plan(facts, self._query())
         self.work.watcher.plan(self._plan)
@@ -220,24 +223,7 @@ class Run:
         return replace(made, own=told.lines, facts=told.facts, notes=(*made.notes, *told.notes))
 
     def _query(self) -> PageQuery:
-        options = self.work.options
-        # one key is held by its lease and read by its list: a page's cursor would take it for its own end
-        bounds = Slice() if options.slice.is_one_key else options.slice
-        return PageQuery(
-            spec=self.work.target.spec,
-            target=self.work.target.name,
-            fingerprint=self._fingerprint,
-            above=bounds.above,
-            upto=bounds.upto,
-            limit=1,
-            where=options.where,
-            among=options.among,
-            redo=options.redo,
-            retry_failed=options.retry_failed,
-            with_known=self.work.target.embedding is not None or self.work.target.message is not None,
-            in_window=options.redo is not None
-            and (options.redo.and_pending or options.redo.by in ("any", "unmade", "unsent")),
-        )
+        return query_of(self.work.target, self.work.options, self._fingerprint)
 
     async def _give_up(self, opening: Opening, record: RunRecord) -> None:
         """--fresh over a different run: what that one paid for is stored first, then it is closed."""
