@@ -24,6 +24,7 @@ import psycopg
 
 from bench.world import World, cpu_of_children_s
 from tests.servers.bench import VIDEOS
+from tests.servers.lite import install_lite, running_postgrest
 
 ROOT = Path(__file__).parents[1]
 TEXT_BYTES = 2_300
@@ -39,8 +40,9 @@ def measure(world: World, rows: int, say: Callable[[str, dict[str, Any]], None])
     for _ in range(TURNS):
         alone.append(count_alone(world, rows, processes))
         say("batch, tiktoken alone", alone[-1])
-        ours.append(plan_and_write(world, rows, world.database.dsn))
+        ours.append(plan_and_write(world, {"dsn": world.database.dsn}))
         say("batch, planned and written over the DSN road", ours[-1])
+    say("batch, planned and written over the PostgREST road", asyncio.run(plan_over_postgrest(world)))
     best, truth = max(each["rows_per_s"] for each in ours), max(each["rows_per_s"] for each in alone)
     assert all(each["texts_tokens"] == alone[0]["tokens"] for each in ours), "the counts are not tiktoken's"
     say("batch, ratio", {
@@ -51,10 +53,17 @@ def measure(world: World, rows: int, say: Callable[[str, dict[str, Any]], None])
     })  # fmt: skip
 
 
-def plan_and_write(world: World, rows: int, road: str) -> dict[str, Any]:
+def plan_and_write(world: World, road: dict[str, str]) -> dict[str, Any]:
     """A process of its own that does what `catchup submit-batch` does before its first upload."""
     with tempfile.TemporaryDirectory(dir=world.folder) as folder:
-        return run_child({"dsn": road, "folder": folder, "rows": rows})
+        return run_child({**road, "folder": folder, "vocabularies": str(world.folder / "vocabularies")})
+
+
+async def plan_over_postgrest(world: World) -> dict[str, Any]:
+    """The stand-in for PostgREST is a node process of its own: a figure beside, not a claim."""
+    async with running_postgrest(install_lite(), world.database.dsn, 1_000) as server:
+        road = {"url": server.url, "key": server.secret_key}
+        return await asyncio.to_thread(plan_and_write, world, road)
 
 
 def count_alone(world: World, rows: int, processes: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import resource
 import sys
 import time
@@ -14,6 +15,7 @@ from jobs.backfill_summaries import JOB
 from jobs.batching.draft import Draft
 from jobs.batching.options import BatchOptions, at_batch_price
 from jobs.batching.preparing import Preparing, recipe_of
+from jobs.default_targets import VIDEO_SUMMARIES as VIDEOS
 from jobs.engine.clock import Clock
 from jobs.engine.database import Database
 from jobs.engine.database_load import DatabaseLoad
@@ -23,19 +25,20 @@ from jobs.engine.scan import Scan
 from queries.batches import CHAT
 from queries.dsn import DsnRoad
 from queries.ledger import Ledger
+from queries.postgrest import PostgrestRoad
 from queries.prices import load_price
+from queries.road import Road
 from queries.table import PageQuery
 from queries.tokens import CHAT_OVERHEAD, TokenCounter
-from tests.servers.bench import VIDEOS
 
 
 async def plan(asked: dict[str, Any]) -> dict[str, Any]:
     started = time.time()
     folder = Path(asked["folder"])
     model = VIDEOS.model
-    tokens = TokenCounter(model, folder / "vocabularies")
+    tokens = TokenCounter(model, Path(asked["vocabularies"]))
     means = Means(VIDEOS, model, tokens, at_batch_price(load_price(model)), Options(db_load=1.0))
-    road = DsnRoad(asked["dsn"])
+    road: Road = DsnRoad(asked["dsn"]) if "dsn" in asked else PostgrestRoad(asked["url"], asked["key"])
     ledger, clock = Ledger(road), Clock()
     database = Database(DatabaseLoad(1.0, clock), ledger, clock, 60.0)
     query = PageQuery(VIDEOS.spec, VIDEOS.name, "bench", None, None, 1_000)
@@ -52,6 +55,8 @@ async def plan(asked: dict[str, Any]) -> dict[str, Any]:
     written.append(_finish(draft))
     await road.close()
     seconds = time.time() - started
+    for child in multiprocessing.active_children():  # or nobody would know how much memory it had
+        child.join()
     rows = sum(each[0] for each in written)
     prompt = tokens.count(VIDEOS.prompt)
     used, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

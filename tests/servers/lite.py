@@ -62,6 +62,10 @@ StartPostgrest = Callable[[Database], Awaitable[Postgrest]]
 
 @pytest.fixture(scope="session")
 def lite_program() -> tuple[str, ...]:
+    return install_lite()
+
+
+def install_lite() -> tuple[str, ...]:
     """The command that runs lite; installs it the first time (a minute, needs the package registry)."""
     node = find_node()
     files = {name: (LOCKED / name).read_bytes() for name in ("package.json", "package-lock.json", ".npmrc")}
@@ -86,7 +90,7 @@ async def start_postgrest(lite_program: tuple[str, ...]) -> AsyncIterator[StartP
     async with AsyncExitStack() as stack:
 
         async def start(database: Database, max_rows: int = 1000) -> Postgrest:
-            return await stack.enter_async_context(_running(lite_program, database.dsn, max_rows))
+            return await stack.enter_async_context(running_postgrest(lite_program, database.dsn, max_rows))
 
         yield start
 
@@ -112,7 +116,7 @@ def find_node() -> Node:
 
 
 @asynccontextmanager
-async def _running(program: tuple[str, ...], dsn: str, max_rows: int) -> AsyncIterator[Postgrest]:
+async def running_postgrest(program: tuple[str, ...], dsn: str, max_rows: int) -> AsyncIterator[Postgrest]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="catchup-lite-") as name:
         folder = Path(name)
