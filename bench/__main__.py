@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start|minilm|recall|vectors|views] [--seconds 180] [--rows 10000,100000]"""
+"""python -m bench [pace|memory|start|minilm|recall|vectors|views|batch|workers] [--seconds 180] [--rows 10000]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bench import batch, memory, minilm, pace, recall, vectors, views
+from bench import batch, memory, minilm, pace, recall, vectors, views, workers
 from bench.world import World, world
 
 
@@ -21,10 +21,12 @@ def main() -> None:
         "what",
         nargs="?",
         default="all",
-        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views", "batch"],
+        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views", "batch", "workers"],
     )
     parser.add_argument("--seconds", type=int, default=180)
-    parser.add_argument("--rows", help="memory: 10000,100000; vectors: 20000; views: 178376; batch: 178000")
+    parser.add_argument(
+        "--rows", help="memory: 10000,100000; vectors: 20000; views: 178376; batch: 178000; workers: 40"
+    )
     parser.add_argument("--latency", type=float, default=views.LATENCY_S, help="views: of the stub, in seconds")
     parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
     asked = parser.parse_args()
@@ -47,6 +49,8 @@ def main() -> None:
             vectors.measure(place, int(asked.rows or 20_000), say)
         if asked.what == "batch":
             batch.measure(place, int(asked.rows or 178_000), say)
+        if asked.what == "workers":
+            say("workers", workers.measure(place, videos=int(asked.rows or 40)))
         if asked.what == "views":
             say("views", views.measure(place, int(asked.rows or views.VIDEOS), asked.latency))
 

@@ -29,6 +29,19 @@ from tests.servers.postgres import Database
 SUMMARY = rich_targets.pair(rich_targets.SCENES, rich_targets.SUMMARY)
 TARGETS = (rich_targets.SCENES, SUMMARY, rich_targets.STATUS)
 
+VIDEOS_SQL = (
+    "insert into videos (id, owner_id, filename, storage_path, status) "
+    "select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, "
+    "md5((n %% 3)::text)::uuid, 'talk ' || n, 'x', %s::video_status from generate_series(%s::int, %s::int) n"
+)
+SCENES_SQL = (
+    "insert into video_scenes (video_id, index, start_s, end_s, transcript_segment, thumbnail_url) "
+    "select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, i, i * 10, i * 10 + 10, "
+    "'[[item:s' || n || '.' || i || ']] Speaker ' || n || ' shows how crane ' || i || ' is lifting boxes.', "
+    "case when i %% 2 = 0 then 'https://cdn.example.com/' || n || '/' || i || '.jpg' end "
+    "from generate_series(%s::int, %s::int) n, generate_series(0, %s::int) i"
+)
+
 
 def video_id(number: int) -> str:
     """Ids that sort as their numbers do."""
@@ -46,20 +59,8 @@ class RichBench:
 
     async def fill(self, videos: int, scenes: int, *, first: int = 1, status: str = "READY") -> None:
         """Each scene with its own marker for the fake, every second one with a picture."""
-        await self.database.run(
-            "insert into videos (id, owner_id, filename, storage_path, status) "
-            "select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, "
-            "md5((n %% 3)::text)::uuid, 'talk ' || n, 'x', %s::video_status from generate_series(%s::int, %s::int) n",
-            [status, first, first + videos - 1],
-        )
-        await self.database.run(
-            "insert into video_scenes (video_id, index, start_s, end_s, transcript_segment, thumbnail_url) "
-            "select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, i, i * 10, i * 10 + 10, "
-            "'[[item:s' || n || '.' || i || ']] Speaker ' || n || ' shows how crane ' || i || ' is lifting boxes.', "
-            "case when i %% 2 = 0 then 'https://cdn.example.com/' || n || '/' || i || '.jpg' end "
-            "from generate_series(%s::int, %s::int) n, generate_series(0, %s::int) i",
-            [first, first + videos - 1, scenes - 1],
-        )
+        await self.database.run(VIDEOS_SQL, [status, first, first + videos - 1])
+        await self.database.run(SCENES_SQL, [first, first + videos - 1, scenes - 1])
 
     def steps(self, road: DsnRoad, *, clock: Clock | None = None, **options: Any) -> Steps:
         wanted = replace(Options(db_load=1.0, max_outage_s=5.0, yes=True), **options)
