@@ -27,6 +27,8 @@ class Tally:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_counted: int = 0
+    """By us, of the same requests that `tokens_in` is told of."""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Settling:
         self.budget.settle(reservation, usd)
         self.tally.tokens_in += answer.tokens_in
         self.tally.tokens_out += answer.tokens_out
+        self.tally.tokens_counted += ask.tokens_in
         self.writer.spend(Spend(1, answer.tokens_in, answer.tokens_out, usd))
         return self.take(ask, attempt, usd, answer)
 
