@@ -12,7 +12,7 @@ import msgspec
 
 from queries.chat import ChatAnswer
 from queries.embed import EmbedAnswer, EmbedRequest
-from queries.errors import CatchupError, Misconfigured, Transient
+from queries.errors import CatchupError, Transient
 from queries.openai_answers import read_answer
 from queries.openai_errors import SERVICE, classify
 from queries.openai_vectors import read_vectors
@@ -97,11 +97,6 @@ def judge_vectors(
         return _refused(line, "\n".join(request.texts), secrets)
     except CatchupError as error:
         return error
-
-
-def is_for_all(error: CatchupError) -> bool:
-    """Key, model or parameters: no other line of this file will have fared better."""
-    return isinstance(error, Misconfigured)
 
 
 def _refused(line: Line, private: str, secrets: Sequence[str]) -> CatchupError:

@@ -62,7 +62,7 @@ class WholeFile:
         return self._sha.hexdigest()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Halves that a killed process could not take away."""
-    for each in folder.glob(".*.part"):
+def remove_leftovers(folder: Path, beginning: str) -> None:
+    """Halves, of files whose names begin so, that a killed process could not take away."""
+    for each in folder.glob(f".{beginning}*.part"):
         each.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import pytest
 from queries.batches import CHAT, RemoteBatch, TokenLimit, read_token_limit, read_token_limit_words
 from queries.errors import CatchupError, Gone, Misconfigured, Transient, UnknownOutcome, Unreachable
 from queries.openai_batches import OpenAIBatches
+from queries.whole_file import remove_leftovers
 from tests.servers.bench import KEY
 from tests.servers.fake_batches import DAY
 from tests.servers.fake_openai import FakeOpenAI
@@ -247,3 +248,11 @@ async def test_nobody_there_is_an_outage_and_nothing_was_sent(tmp_path: Path) ->
     with pytest.raises(Unreachable):
         await batches.create("file-1", CHAT, {})
     await batches.close()
+
+
+async def test_half_a_download_of_a_killed_process_is_taken_away(tmp_path: Path) -> None:
+    """Of this run only: another one may be downloading beside it."""
+    for name in (".run-1-2.output.jsonl.abc.part", ".run-2-1.output.jsonl.def.part", "run-1-1.output.jsonl"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, "run-1-")
+    assert names(tmp_path) == [".run-2-1.output.jsonl.def.part", "run-1-1.output.jsonl"]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from queries.batch_ledger import Chunk
+from queries.whole_file import remove_leftovers
 
 _KINDS = ("input", "output", "error")
 
@@ -31,6 +32,7 @@ class Folder:
         for path in self.path.glob(f"{run_id}-*.jsonl"):
             if path.name.count(".") == 1 and path.name not in known:
                 path.unlink(missing_ok=True)
+        remove_leftovers(self.path, f"{run_id}-")
 
     def drop_input(self, chunk: str) -> None:
         self.input(chunk).unlink(missing_ok=True)
