@@ -298,3 +298,29 @@ async def test_a_library_that_is_not_installed(
     with pytest.raises(Misconfigured) as refused:
         await message_bench.send(redis_broker)
     assert "pip install 'catchup[dramatiq]'" in refused.value.fix
+
+
+async def test_a_quorum_queue_without_a_way_out_is_warned_of(
+    message_bench: MessageBench, request: pytest.FixtureRequest
+) -> None:
+    """RabbitMQ 4 drops what is redelivered too often: said before anything is sent, unless there is somewhere to go."""
+    await message_bench.fill(1)
+    broker = open_broker(request, "celery-quorum")
+    with_way_out = Broker(broker.kind, broker.url, f"{broker.queue}.safe")
+    with_way_out.declare(**{"x-dead-letter-exchange": "dlx"})
+    for each, expected in ((broker, True), (with_way_out, False), (open_broker(request, "celery-classic"), False)):
+        message_bench.view.plans.clear()
+        await message_bench.send(each, dry_run=True)
+        [plan] = message_bench.view.plans
+        assert any("dead-letter" in note for note in plan.notes) is expected, each.queue
+
+
+async def test_a_delay_is_our_own_waiting_on_every_kind_of_queue(
+    message_bench: MessageBench, any_broker: Broker
+) -> None:
+    """No ETA and no countdown is ever sent: a message that is there may be worked on at once (Q4, Q5)."""
+    await message_bench.fill(3)
+    verdict = await message_bench.send(any_broker, delay=0.2)
+    assert verdict.seconds >= 0.4
+    assert len(any_broker.take_all()) == 3
+    assert verdict.calls == 3
