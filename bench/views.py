@@ -28,9 +28,9 @@ TABLES = (
     "unique (video_id, snapshot_date))",
 )
 ROWS = (
-    "insert into videos (id, title, channel_id, channel_name, published_at, view_count, llm_summary) "
+    "insert into videos (id, title, channel_id, channel_name, published_at, llm_summary) "
     "select 'v' || lpad(n::text, 10, '0'), 'How crane ' || n || ' of the old harbour was moved', 'c' || n %% 97, "
-    "'Harbour talks', timestamptz '2015-01-01 00:00+00' + n * interval '30 minutes', n * 7 %% 100000, "
+    "'Harbour talks', timestamptz '2015-01-01 00:00+00' + n * interval '30 minutes', "
     "repeat('The crane of the old harbour was restored. ', 5) from generate_series(1, %s) n"
 )
 
