@@ -9,7 +9,7 @@ HASHED := $(PIP) install --require-hashes --only-binary :all: --requirement
 export PATH := $(PATH):$(CURDIR)/$(BIN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fresh test lint chaos bench docs lock lock-check lock-proof clean
+.PHONY: help demo demo-fresh test lint chaos cuts bench docs lock lock-check lock-proof clean
 
 help:                ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -31,6 +31,9 @@ lint: $(VENV)/.dev   ## style, types and import contracts
 
 chaos: $(VENV)/.dev  ## 300 random kills of each job: many minutes
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+cuts: $(VENV)/.dev  ## the broker's connection is cut at each of 200 messages, on five kinds of queue: many minutes
+	@$(BIN)/python -m tests.chaos.cuts $(ARGS)
 
 bench: $(VENV)/.dev  ## pace and memory against a fake provider: minutes
 	@$(BIN)/python -m bench $(ARGS)
