@@ -97,7 +97,9 @@ def _chunk_lines(chunk: Chunk) -> list[Line]:
         Line("held", f"{show_usd(chunk.reserved_usd)} at the worst"),
     ]
     lines += [
-        Line(kind, clean(f"{facts.get('id', '')} {facts['sha256'][:16]}", 120)) for kind, facts in chunk.files.items()
+        Line(kind, clean(f"{facts.get('id', '')} {facts['sha256'][:16]}", 120))
+        for kind, facts in chunk.files.items()
+        if "sha256" in facts
     ]
     if chunk.note:
         lines.append(Line("note", clean(chunk.note, 200), "warn"))

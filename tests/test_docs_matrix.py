@@ -17,12 +17,14 @@ NOT_MET = {
     "backfill-summaries": set(range(34, 47)),
     "vectorize": {32, *range(35, 40), *range(43, 47)},
     "reprocess-videos": set(range(27, 45)),
+    "refresh-views": {*range(27, 43), *range(45, 48)},
     RICH: {*range(4, 8), *range(9, 14), *range(15, 20), 21, 22, 24, 27, *range(29, 32), *range(34, 47)},
 }
 FILES = {
     "reprocess-videos": re.compile(r"test_(job_messages|cli_reprocess)"),
     RICH: re.compile(r"test_(job_rich|cli_inline|cli_worker)"),
     "vectorize": re.compile(r"test_(job_vectorize|engine_kill_vectors)"),
+    "refresh-views": re.compile(r"test_(job_views|engine_kill_views)"),
     "submit-batch": re.compile(r"test_(job_batch|engine_kill_batches)"),
 }
 """Which files the numbered tests of a job are in; all others are of the first job, or of the engine made with it."""

@@ -168,6 +168,7 @@ class Collecting:
 
     async def _settle(self, sent: Sent, ask: Ask, answer: Answer) -> None:
         usd = self._cost(answer, ask.tokens_in)
+        self._settling.tally.tokens_counted += ask.tokens_in
         for again in self._settling.take(ask, self._count_call(sent), usd, answer):
             await self._session.in_flight.start(again)  # a changed request: no file is worth a few of them
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _GONE_AGAIN = (20.0, 40.0)  # a file is not taken for lost because one answer said so
 _UNTOLD_SHARE = 0.9  # of what was refused, where the refusal names no limit
+_TOO_MUCH_SHARE = 0.8  # of what was refused although the limit that was named is larger
 
 
 class Driving:
@@ -186,7 +187,10 @@ class Driving:
 
     async def _learn(self, chunk: Chunk, told: TokenLimit) -> None:
         session = self._session
-        limit = told.limit or int(chunk.tokens * _UNTOLD_SHARE)
+        theirs = int(chunk.tokens * session.ratio)
+        limit = told.limit or int(theirs * _UNTOLD_SHARE)
+        if theirs < limit:  # it should have found room: others take it, or tokens are counted in another way there
+            limit = int(theirs * _TOO_MUCH_SHARE)
         await session.database.insist(lambda: session.desk.learn_limit(chunk.place, chunk.model, limit))
         session.say(
             f"{chunk.chunk} with {chunk.tokens:,} tokens found no room: the organisation may have {limit:,} enqueued; "

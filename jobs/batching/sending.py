@@ -65,6 +65,7 @@ class Sending:
         model = session.work.model
         room = await session.database.insist(lambda: session.desk.room(errand.place, model))
         limit = errand.options.enqueued_limit or room.tokens
+        limit = None if limit is None else int(limit / session.ratio)
         ours = {chunk.batch_id or chunk.chunk: Waiting(chunk.status, chunk.tokens) for chunk in session.chunks.values()}
         others = []
         if limit is not None:
@@ -202,7 +203,10 @@ class Sending:
             session.say(f"{len(lost):,} rows are out in another batch already: they are left out")
             sha256 = draft.leave_out(lost)
         path = draft.path
-        seal = {"input": {"sha256": sha256, "bytes": path.stat().st_size}}
+        seal: dict[str, dict[str, object]] = {"input": {"sha256": sha256, "bytes": path.stat().st_size}}
+        tally = session.settling.tally
+        if tally.tokens_counted and tally.tokens_in:
+            seal["usage"] = {"theirs": tally.tokens_in, "ours": tally.tokens_counted}
         sizes = {"sha256": sha256, "size_bytes": path.stat().st_size, "requests": len(draft.rows)}
         chunk = await session.provider.note(chunk, files=seal, **sizes)
         session.checkpoint.settled(keys)

@@ -59,6 +59,7 @@ class BatchSession(Session):
         self.submitted = 0
         self._taken_up: set[Key] = set()
         self.is_scanned = False
+        self._ratio = 1.0
         self.is_proven = False
         self.folder = Folder(errand.work.state_dir)
         self.provider = Provider(errand, database, opened.lease, self.folder, self._note_bytes)
@@ -75,6 +76,7 @@ class BatchSession(Session):
         await self._take_over()
         self.is_proven = self.made > 0 or bool(self.opened.record and self.opened.record.books.get("wrote"))
         self.folder.sweep(self.opened.run_id, self.chunks)
+        await self._learn_ratio()
         self._spawn(self.writer.run())
         if self.delivery is not None:
             self._spawn(self.delivery.run())
@@ -114,6 +116,22 @@ class BatchSession(Session):
             )
         self.chunks = {chunk.chunk: chunk for chunk in taken.chunks}
         self.made, self.back = taken.made, taken.back
+
+    @property
+    def ratio(self) -> float:
+        """Their count of tokens by ours: the limit is in theirs. Never below one; by answers, or by earlier ones."""
+        tally = self.settling.tally
+        if tally.tokens_counted and tally.tokens_in:
+            return _sane(tally.tokens_in / tally.tokens_counted)
+        return self._ratio
+
+    async def _learn_ratio(self) -> None:
+        target = self.work.target.name
+        for chunk in await self.database.insist(lambda: self.desk.chunks(target=target, limit=5)):
+            usage = chunk.files.get("usage")
+            if usage and chunk.model == self.work.model:
+                self._ratio = _sane(usage["theirs"] / usage["ours"])
+                return
 
     async def _wait(self) -> None:
         self.phase = "waiting"
@@ -229,3 +247,7 @@ class BatchSession(Session):
             waiting = self.waiting_for or f"{len(self.chunks)} batches at the provider"
         spent = seen.spent_usd + self.collected_usd
         return replace(seen, waiting_for=waiting, spent_usd=spent, bound_by=self.at_work or seen.bound_by)
+
+
+def _sane(ratio: float) -> float:
+    return min(3.0, max(1.0, ratio))

@@ -34,6 +34,10 @@ class LeapClock(FastClock):
 
     speed = 300.0
 
+    async def sleep(self, seconds: float) -> None:
+        """Never so short that who looks ten times a second spins."""
+        await super().sleep(max(seconds, self.speed * 0.01))
+
 
 async def visit(
     bench: Bench,
