@@ -204,7 +204,7 @@ async def test_f12_sockets_that_hang_for_a_while_are_waited_out(views: ViewsBenc
     """Some calls are accepted and never answered: they are given up, booked, and made again."""
     await views.fill(1_000)
     views.fake.script(rule("hang", on={"share": 0.2, "attempts": 1}))
-    verdict = await views.run(timeout_s=0.3, concurrency=4)
+    verdict = await views.run(timeout_s=1.0, concurrency=4)
     assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 1_000)
     assert views.fake.requests > 20
     await views.check()

@@ -76,7 +76,7 @@ class FakeYouTube:
         self.rules: list[Rule] = []
         self.gone: set[str] = set()
         self.counts: dict[str, dict[str, Any] | None] = {}
-        self._live: set[_Connection] = set()
+        self.live: set[_Connection] = set()
         self.configure(**settings)
         self.reset()
 
@@ -129,7 +129,7 @@ class FakeYouTube:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for each in list(self._live):
+        for each in list(self.live):
             each.cut()
         await self._server.wait_closed()
 
@@ -248,10 +248,10 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._fake.connections += 1
-        self._fake._live.add(self)
+        self._fake.live.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fake._live.discard(self)
+        self._fake.live.discard(self)
         self._done()
 
     def data_received(self, data: bytes) -> None:
@@ -356,7 +356,7 @@ def _cut_json(fake: FakeYouTube, asked: Asked, action: dict[str, Any], connectio
 
 
 def _bomb(fake: FakeYouTube, asked: Asked, action: dict[str, Any], connection: _Connection) -> None:
-    connection.answer(200, gzip.compress(b" " * 100_000_000, 9), Content_Encoding="gzip")
+    connection.answer(200, gzip.compress(b" " * 20_000_000, 9), Content_Encoding="gzip")
 
 
 ON_THE_WIRE: dict[str, Callable[[FakeYouTube, Asked, dict[str, Any], _Connection], None]] = {
