@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start|minilm|recall|vectors|views|batch|workers] [--seconds 180] [--rows 10000]"""
+"""python -m bench [pace|memory|start|minilm|recall|vectors|views|batch|workers|messages] [--seconds 180] [--rows 10000]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bench import batch, memory, minilm, pace, recall, vectors, views, workers
+from bench import batch, memory, messages, minilm, pace, recall, vectors, views, workers
 from bench.world import World, world
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         "what",
         nargs="?",
         default="all",
-        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views", "batch", "workers"],
+        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views", "batch", "workers", "messages"],
     )
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument(
@@ -38,6 +38,9 @@ def main() -> None:
         for what, figures in recall.measure().items():
             say(f"recall, {what}", figures)
     if asked.what in ("start", "minilm", "recall"):
+        return
+    if asked.what == "messages":
+        messages.measure(int(asked.rows or 10_000), say)
         return
     with world() as place:
         if asked.what in ("all", "pace"):

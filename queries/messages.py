@@ -1,4 +1,4 @@
-"""What a message for a worker's queue is, and what a broker must be able to do. The libraries have files of their own."""
+"""What a message for a worker's queue is, and what a broker must be able to do. The libraries have their own files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from queries.errors import RateLimits
 from queries.table import Key
-
 
 Seen = tuple[Key, str]
 

@@ -34,7 +34,8 @@ def translate(error: BaseException, where: str) -> CatchupError:
     if names & {"NackError", "MessageNacked"} or _says(words, "OOM command not allowed", "resource alarm"):
         return Throttle(f"{where} takes no more at present", service="broker", words=words, retry_after_s=5.0)
     if names & _LOST or isinstance(error, OSError) or _says(words, "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN"):
-        return Unreachable(f"{where} is not reached", service="broker", code=min(names & _LOST, default=""), words=words)
+        code = min(names & _LOST, default="")
+        return Unreachable(f"{where} is not reached", service="broker", code=code, words=words)
     if "EncodeError" in names or isinstance(error, (TypeError, ValueError, UnicodeError)):
         return ItemPermanent(f"{where}: the message cannot be written", reason="cannot be encoded", words=words)
     return Transient(f"{where} failed", service="broker", code=type(error).__name__, words=words)

@@ -76,8 +76,8 @@ class Redo:
     `cell` names the column that holds the model, if there is one: rows older than our provenance have only that.
     `and_pending` adds the rows that have no value at all. `any` is every row that should have one, whatever it has;
     `outdated` those written from another text, by another model (`value`) or another way (`cell`); `unmade` are those
-    too, and all that the ledger does not know. `unsent` are all but those about which a message is out and that are still
-    as they were then; one sent more than `value` seconds ago does not count.
+    too, and all that the ledger does not know. `unsent` are all but those about which a message is out and that are
+    still as they were then; one sent more than `value` seconds ago does not count.
     """
 
     by: Literal["model", "prompt", "edited", "outdated", "any", "unmade", "unsent"]
@@ -88,7 +88,7 @@ class Redo:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger says wrote a row last, in how many parts and which run, and whether its text is still the same."""
+    """What the ledger says wrote a row last, in how many parts and which run, and if its text is still the same."""
 
     model: str
     prompt_hash: str

@@ -163,7 +163,7 @@ async def test_a_queue_that_vanishes_during_the_run_stops_it(
 async def test_a_cut_connection_loses_none_and_doubles_at_most_one(
     message_bench: MessageBench, redis_broker: Broker, number: int, when: Literal["before", "after"]
 ) -> None:
-    """The connection ends at the n-th message: one message at most is there twice, with one id (all of them: make cuts)."""
+    """The connection ends at the n-th message: one message at most is there twice, with one id (all: make cuts)."""
     await message_bench.fill(VIDEOS)
     cut = await cut_at(message_bench, redis_broker, number, when)
     assert cut.is_right, cut

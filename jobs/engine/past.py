@@ -24,8 +24,8 @@ _LONGEST_LINE = 64 << 20
 class Paid:
     """An answer that was paid for and is not yet confirmed by the database.
 
-    `kept`: nothing was paid, so many vectors are there already and only the flag is missing. `is_sent`: a message, which
-    counts whatever becomes of the row.
+    `kept`: nothing was paid, so many vectors are there already and only the flag is missing. `is_sent`: a message,
+    which counts whatever becomes of the row.
     """
 
     key: Key
@@ -54,7 +54,14 @@ def paid_json(paid: Paid) -> dict[str, Any]:
 def read_paid(line: Mapping[str, Any]) -> Paid:
     vectors = tuple(VectorRecord(id_, b64decode(values), metadata) for id_, values, metadata in line.get("v", ()))
     return Paid(
-        tuple(line["k"]), line["g"], line["w"], line["c"], vectors, tuple(line.get("d", ())), line.get("kept", 0), "sent" in line
+        tuple(line["k"]),
+        line["g"],
+        line["w"],
+        line["c"],
+        vectors,
+        tuple(line.get("d", ())),
+        line.get("kept", 0),
+        "sent" in line,
     )
 
 

@@ -27,9 +27,9 @@ class Work:
     """`command` is what the operator typed: the verdict's next command is built from it.
 
     `space` is where vectors go that do not stand in the row itself. `answers` are kept from earlier runs: where the
-    row is still the same, its answer is not asked for again. `hold` keeps requests back while the receiver has too much;
-    `ready` refuses a receiver that is not as it should be, and says what an operator should know of it. `dsn` is for what
-    follows a run; empty over REST.
+    row is still the same, its answer is not asked for again. `hold` keeps requests back while the receiver has too
+    much; `ready` refuses a receiver that is not as it should be, and says what an operator should know of it. `dsn` is
+    for what follows a run; empty over REST.
     """
 
     job: Job
