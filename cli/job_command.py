@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shlex
 import sys
@@ -103,6 +102,7 @@ async def _do(
     name: str, flags: RunFlags, command: str, settings: Settings, view: View, signals: Signals, task: Task
 ) -> int:
     from cli import connect
+    from cli.memory import keep_memory
 
     signals.install()
     choice = connect.choose_database(settings, flags.local)
@@ -110,10 +110,7 @@ async def _do(
         view.say(text)
     async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, dsn):
         work = replace(await make_work(name, flags, command, settings, view, road, choice.kind), dsn=dsn)
-        # Thousands of rows are alive at a time, and what is loaded stays: looking through all of it again and again
-        # for cycles took a quarter of a run's CPU time (vectorize, 2026-11-21).
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        keep_memory()
         try:
             return await task(work, flags, view, signals)
         finally:

@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
@@ -101,10 +102,11 @@ class Embedding:
     def describe_chunks(self, row: Row, chunks: list[Chunk]) -> Iterator[dict[str, Value]]:
         """The metadata of each chunk. A null is left out: Pinecone has none."""
         common = {name: value for name, column in self.metadata.items() if (value := _plain(row.values.get(column)))}
+        if self.chunking.kind == "whole":
+            yield from repeat(common, len(chunks))
+            return
         for number, chunk in enumerate(chunks):
-            own: dict[str, Value] = {}
-            if self.chunking.kind != "whole":
-                own = {"text": chunk.text[:SNIPPET], "chunk": number}
+            own: dict[str, Value] = {"text": chunk.text[:SNIPPET], "chunk": number}
             if chunk.start_s is not None and chunk.end_s is not None:
                 own |= {"start_s": chunk.start_s, "end_s": chunk.end_s}
             yield common | own
@@ -125,10 +127,10 @@ def embedding_with(base: Embedding, changes: Mapping[str, Any]) -> Embedding:
 
 def _plain(value: object) -> Value | None:
     match value:
-        case bool() | int() | float():
-            return value
         case str():
             return content.clean(value)[:SNIPPET] or None
+        case bool() | int() | float():
+            return value
         case _:
             return None
 

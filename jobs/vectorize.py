@@ -49,7 +49,7 @@ class Vectorize:
             chunks = _chunks(row, means)
         except ValueError as odd:
             return Skip(row, "unreadable segments", str(odd))
-        texts, tokens = tuple(chunk.text for chunk in chunks), sum(chunk.tokens for chunk in chunks)
+        texts, tokens = tuple([chunk.text for chunk in chunks]), sum([chunk.tokens for chunk in chunks])
         why, detail = _why_skip(row, texts, tokens, _embedding(means))
         return Skip(row, why, detail) if why else _ask_for([row], texts, means, tokens, chunks)
 

@@ -50,14 +50,18 @@ def pack(records: Sequence[VectorRecord], namespace: str) -> Iterator[Packed]:
         _refuse_infinite(slice_)
         for record in slice_:
             piece = encode_record(record)
-            if ids and (size + len(piece) + 1 > BYTES_MOST or len(ids) == RECORDS_MOST):
-                yield Packed(head + b",".join(pieces) + tail, tuple(ids), record.values)
+            length = sum(map(len, piece))
+            if ids and (size + length + 1 > BYTES_MOST or len(ids) == RECORDS_MOST):
+                yield Packed(b"".join((head, *pieces, tail)), tuple(ids), record.values)
                 pieces, ids, size = [], [], len(head) + len(tail)
-            size += len(piece) + bool(ids)
-            pieces.append(piece)
+            if ids:
+                pieces.append(b",")
+                size += 1
+            pieces += piece
+            size += length
             ids.append(record.id)
     if ids:
-        yield Packed(head + b",".join(pieces) + tail, tuple(ids), records[-1].values)
+        yield Packed(b"".join((head, *pieces, tail)), tuple(ids), records[-1].values)
 
 
 def is_id(id_: str) -> bool:
@@ -65,13 +69,14 @@ def is_id(id_: str) -> bool:
     return 1 <= len(id_) <= ID_MOST and id_.isascii() and "\0" not in id_
 
 
-def encode_record(record: VectorRecord) -> bytes:
+def encode_record(record: VectorRecord) -> tuple[bytes, bytes, bytes]:
+    """In pieces, which are joined once for the whole request: each copy of all the numbers is a microsecond."""
     if not is_id(record.id):
         raise _refuse(record.id, "vector_id", f"An id must be 1 to {ID_MOST} ASCII characters")
     values = orjson.dumps(np.frombuffer(record.values, "<f4"), option=orjson.OPT_SERIALIZE_NUMPY)
     metadata = encode_metadata(record.id, record.metadata)
-    told = b"" if metadata == b"{}" else b',"metadata":' + metadata
-    return b'{"id":' + orjson.dumps(record.id) + b',"values":' + values + told + b"}"
+    told = b"}" if metadata == b"{}" else b',"metadata":' + metadata + b"}"
+    return b'{"id":' + orjson.dumps(record.id) + b',"values":', values, told
 
 
 def encode_metadata(id_: str, metadata: Mapping[str, Value | None]) -> bytes:

@@ -40,9 +40,9 @@ _DEFAULT = "__default__"
 _ABSENT = frozenset({INDEX_ABSENT, NAMESPACE_ABSENT})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Written:
-    """One acknowledged request: its place in the log, and an id by which it can be found."""
+    """One acknowledged request: its place in the log, and an id by which it can be found. All its ids share it."""
 
     lsn: int
     witness: str

@@ -96,9 +96,13 @@ class Delivery:
 
     def _without_twins(self, group: _Group) -> list[Paid]:
         """Two records with one id are refused as a whole, now and whenever the journal brings them again."""
+        rows = [paid for paid, _ in group.rows.values()]
+        ids = [record.id for paid in rows for record in paid.vectors]
+        if len(set(ids)) == len(ids):
+            return rows
         taken: dict[str, Key] = {}
         alone = []
-        for paid, _ in list(group.rows.values()):
+        for paid in rows:
             twin = next((record.id for record in paid.vectors if record.id in taken), None)
             if twin is None:
                 taken |= {record.id: paid.key for record in paid.vectors}

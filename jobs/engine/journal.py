@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from jobs.engine import fault_points
@@ -130,7 +131,7 @@ class Journal:
         """What the money bought: texts to store, or the verdict that there is none to be had."""
         bad = [[v.key, v.guard, v.state, v.reason, v.detail] for v in verdicts]
         record: dict[str, Any] = {"n": attempt, "usd": usd, "rows": [], "bad": bad}
-        rows = [_encode(paid_json(each)) for each in paid]
+        rows = [_encode_paid(each) for each in paid]
         empty = _encode(["paid", record])
         before, at, after = empty.partition(b'"rows":[')
         start = self._end + _CHECKSUM + len(before) + len(at)
@@ -209,7 +210,7 @@ class Journal:
         if self._told is not None and not with_confirmed:
             return self._told, self._rows()
         past, _, _ = read(self.path, with_confirmed=with_confirmed)
-        rows = [(key, _encode(paid_json(paid))) for key, paid in past.paid.items()]
+        rows = [(key, _encode_paid(paid)) for key, paid in past.paid.items()]
         past.paid.clear()
         return past, [([(key, len(row))], row) for key, row in rows]
 
@@ -264,6 +265,14 @@ def _encode(value: object) -> bytes:
         return orjson.dumps(value)
     except TypeError:  # a lone surrogate or a number too long: the slow way takes them (3 kB: 25 us against 1)
         return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def _encode_paid(paid: Paid) -> bytes:
+    """Vectors become base64 where the JSON is made: 2 us a vector of 512 against 6 in two steps."""
+    try:
+        return msgspec.json.encode(paid_json(paid, bytes))
+    except (TypeError, ValueError, OverflowError):
+        return _encode(paid_json(paid))
 
 
 def _allocate(handle: int, offset: int, size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,15 @@ class Paid:
     is_sent: bool = False
 
 
-def paid_json(paid: Paid) -> dict[str, Any]:
-    """As it stands in the journal: short names, and vectors as base64."""
-    line: dict[str, Any] = {"k": paid.key, "g": paid.guard, "w": dict(paid.was), "c": dict(paid.cells)}
+def _as_base64(values: bytes) -> str:
+    return b64encode(values).decode()
+
+
+def paid_json(paid: Paid, write: Callable[[bytes], str | bytes] = _as_base64) -> dict[str, Any]:
+    """As it stands in the journal: short names, and vectors as base64, or as `write` hands them to an encoder."""
+    line: dict[str, Any] = {"k": paid.key, "g": paid.guard, "w": paid.was, "c": paid.cells}
     if paid.vectors or paid.drop:
-        line["v"] = [[v.id, b64encode(v.values).decode(), dict(v.metadata)] for v in paid.vectors]
+        line["v"] = [[v.id, write(v.values), v.metadata] for v in paid.vectors]
         line["d"] = paid.drop
     if paid.kept:
         line["kept"] = paid.kept

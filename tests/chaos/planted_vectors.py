@@ -44,7 +44,7 @@ def believe_the_put() -> None:
 def journal_without_vectors() -> None:
     """The journal remembers the row and forgets what was bought for it."""
     paid_json = journal.paid_json
-    journal.paid_json = lambda paid: paid_json(replace(paid, vectors=(), drop=()))  # type: ignore[attr-defined]
+    journal.paid_json = lambda paid, *how: paid_json(replace(paid, vectors=(), drop=()), *how)  # type: ignore[attr-defined]
 
 
 def shift_pairing() -> None:
