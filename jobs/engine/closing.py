@@ -110,5 +110,6 @@ async def _close(session: Session, state: Literal["stopped", "finished", "cancel
     await insist(
         lambda: ledger.close_run(run_id=lease.run_id, generation=lease.generation, state=state, stop_reason=why)
     )
+    session.keeper.is_given_back = True
     await insist(lambda: ledger.release(lease))
     session.is_closed = True

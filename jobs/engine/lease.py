@@ -28,6 +28,8 @@ class LeaseKeeper:
     on_cancel: Callable[[], None]
     on_fenced: Callable[[Fenced], None]
     confirmed_at: float = 0.0
+    is_given_back: bool = False
+    """By ourselves: a beat that finds it gone is no takeover."""
 
     def may_pay(self) -> bool:
         return self.clock.now() - self.confirmed_at < SILENT_S
@@ -44,7 +46,8 @@ class LeaseKeeper:
             async with asyncio.timeout(BEAT_S):
                 cancel = await self.ledger.beat(self.lease, TTL_S)
         except Fenced as fenced:
-            self.on_fenced(fenced)
+            if not self.is_given_back:
+                self.on_fenced(fenced)
         except (UpstreamError, RunFatal, TimeoutError):
             return  # not confirmed: after SILENT_S of that, nothing more is paid
         else:
