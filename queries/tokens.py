@@ -69,7 +69,7 @@ class TokenCounter:
         return self._encoding is not None or self._own is not None
 
     def hurry(self) -> None:
-        """Many texts are to come, and nothing else: what takes 0.6 s and 75 MB to load and counts quickly is worth it."""
+        """Many texts are to come, and nothing else: 0.6 s and 75 MB for what then counts quickly are worth it."""
         if self._fast is None and self._encoding is not None:
             self._fast = load_fast(self._encoding)
 
