@@ -85,6 +85,9 @@ class TargetTable(Strict):
     vector_id: str | None = None
     metadata: dict[SqlName, SqlName] | None = None
     chunks: ChunksTable | None = None
+    snapshots: SqlName | None = None
+    priorities: SqlName | None = None
+    published: SqlName | None = None
 
     def changes(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)

@@ -16,6 +16,7 @@ from queries.table import UNARY, Condition, Joined, TableSpec, ViewTables
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 ONLY_TEXTS = ("prompt", "max_completion_tokens", "max_characters", "image", "detail")
+ONLY_VIEWS = ("snapshots", "priorities", "published")
 _CONDITION = re.compile(
     r"\s*(?P<column>\S+)\s+(?P<op>is not null|is null|is not true|is true|=|<>|<|>)\s*(?P<value>.*?)\s*", re.IGNORECASE
 )
@@ -140,8 +141,10 @@ def with_overrides(base: Target, changes: Mapping[str, Any]) -> Target:
     plain = {name: changes[name] for name in names if name in changes}
     cells = dict(changes["cells"]) if "cells" in changes else base.cells
     text = tuple(changes["text"]) if "text" in changes else (base.text if "read" not in changes else spec.read)
+    tables = {name: changes[name] for name in ONLY_VIEWS if name in changes}
+    views = replace(base.views, **tables) if base.views is not None else None
     embedding = None if base.embedding is None else embedding_with(base.embedding, changes)
-    made = replace(base, spec=spec, cells=cells, text=text, embedding=embedding, **plain)
+    made = replace(base, spec=spec, cells=cells, text=text, embedding=embedding, views=views, **plain)
     return check_names(made if embedding is None else check_embedding(_read_metadata(made, embedding), embedding))
 
 
@@ -153,7 +156,8 @@ def _refuse_foreign(base: Target, changes: Mapping[str, Any]) -> None:
             fix="give your target another name",
         )
     foreign = ONLY_TEXTS if base.embedding is not None else ONLY_VECTORS
-    found = [name for name in foreign if name in changes]
+    foreign = (*foreign, *(ONLY_VIEWS if base.views is None else ONLY_TEXTS))
+    found = [name for name in dict.fromkeys(foreign) if name in changes]
     if found:
         raise Misconfigured(
             f"[targets.{base.name}] has {', '.join(found)}, which mean nothing to {base.job}", fix="take them out"
