@@ -14,7 +14,7 @@ begin
 end $$;
 
 drop function if exists catchup.before_sql(jsonb, jsonb, jsonb, jsonb);
-create or replace function catchup.before_sql(spec jsonb, types jsonb, above jsonb, upto jsonb, is_one_key boolean) returns text
+create or replace function catchup.before_sql(spec jsonb, types jsonb, above jsonb, upto jsonb, is_one_key boolean default false) returns text
 language plpgsql stable security invoker set search_path = '' as $$
 declare
     columns text;
