@@ -184,7 +184,8 @@ async def test_f13_memory_stays_bounded_whatever_the_rows_weigh(batching: Impair
     """A hundred texts of 200 kB in one file: below 400 MB."""
     await batch_bench.fill(100)
     await batch_bench.database.run(
-        "update videos set description = description || repeat(' crane ' || md5(id), 5000) || id || md5(id || 'x')"
+        "update videos set description = description || repeat(' crane ' || md5(id), 5000) || ' ' || "
+        "(select string_agg(translate(md5(id || n), '0123456789', 'ghijklmnop'), ' ') from generate_series(1, 9) n)"
     )
     ended = await batching.run(SAY_PEAK, "--yes", CATCHUP_DB_LOAD="100%")
     assert ended.code == 0, ended.out + ended.err
@@ -205,7 +206,8 @@ async def test_f14_the_worst_case_of_what_is_out_never_passes_a_ceiling(batch_be
     assert 5 < chunk["requests"] < 59
     assert chunk["reserved_usd"] <= 0.01
     second = await batch_bench.visit(ceilings=ceilings, tail_live=0, enqueued_limit=10**8)
-    assert (second.exit, len(await batch_bench.chunks())) == (Exit.CEILING, 1)
+    assert second.exit is Exit.CEILING
+    assert sum(chunk["reserved_usd"] for chunk in await batch_bench.chunks()) <= 0.01
     batch_bench.fake.batches.advance(2_000.0)
     verdicts = await visit_until_done(batch_bench, ceilings=replace(ceilings, run_usd=0.02), tail_live=0)
     assert batch_bench.fake.world.bill_usd <= 0.02
