@@ -18,7 +18,7 @@ Start with `catchup init`, look with `--dry-run`, then run the job."""
 
 # name: (module, what it does). A module is imported when its command is used.
 COMMANDS = {
-    "submit-batch": ("cli.submit_batch", "The work of a job at half the price, by OpenAI's Batch API: hand in, collect."),
+    "submit-batch": ("cli.submit_batch", "A job's work at half the price, by OpenAI's Batch API: hand in, collect."),
     "batches": ("cli.batches", "List, show, cancel and collect batches."),
     "plan": ("cli.lanes", "Compare the live road, batches and both: when each is done, and what it costs."),
     "worker": ("cli.worker", "Take videos from the workers' queue and do the work; run as many as needed."),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.batching.options import BatchOptions, BatchWork
     from jobs.engine.work import Work
 
-app = new_app("The work of a job at half the price, by OpenAI's Batch API: hand in, collect.")
+app = new_app("A job's work at half the price, by OpenAI's Batch API: hand in, collect.")
 JOBS = ("backfill-summaries", "vectorize")
 
 
