@@ -1,4 +1,4 @@
-"""python -m bench [pace|memory|start|minilm|recall|vectors|views|batch|workers|messages] [--seconds 180] [--rows 10000]"""
+"""python -m bench [pace|memory|start|minilm|recall|vectors|views|batch|workers|messages] [--seconds 180] [--rows N]"""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 from bench import batch, memory, messages, minilm, pace, recall, vectors, views, workers
 from bench.world import World, world
 
+WITHOUT_WORLD = ("start", "minilm", "recall", "messages")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -21,7 +23,7 @@ def main() -> None:
         "what",
         nargs="?",
         default="all",
-        choices=["all", "pace", "memory", "start", "minilm", "recall", "vectors", "views", "batch", "workers", "messages"],
+        choices=("all", *WITHOUT_WORLD, "pace", "memory", "vectors", "views", "batch", "workers"),
     )
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument(
@@ -30,17 +32,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=views.LATENCY_S, help="views: of the stub, in seconds")
     parser.add_argument("--fixed", action="store_true", help="whole windows instead of a bucket of one second")
     asked = parser.parse_args()
-    if asked.what in ("all", "start"):
-        say("start", measure_start())
-    if asked.what in ("all", "minilm"):
-        say("minilm", minilm.measure())
-    if asked.what in ("all", "recall"):
-        for what, figures in recall.measure().items():
-            say(f"recall, {what}", figures)
-    if asked.what in ("start", "minilm", "recall"):
-        return
-    if asked.what == "messages":
-        messages.measure(int(asked.rows or 10_000), say)
+    measure_without_world(asked.what, asked.rows)
+    if asked.what in WITHOUT_WORLD:
         return
     with world() as place:
         if asked.what in ("all", "pace"):
@@ -56,6 +49,18 @@ def main() -> None:
             say("workers", workers.measure(place, videos=int(asked.rows or 40)))
         if asked.what == "views":
             say("views", views.measure(place, int(asked.rows or views.VIDEOS), asked.latency))
+
+
+def measure_without_world(what: str, rows: str | None) -> None:
+    if what in ("all", "start"):
+        say("start", measure_start())
+    if what in ("all", "minilm"):
+        say("minilm", minilm.measure())
+    if what in ("all", "recall"):
+        for each, figures in recall.measure().items():
+            say(f"recall, {each}", figures)
+    if what == "messages":  # not among all: it needs two brokers
+        messages.measure(int(rows or 10_000), say)
 
 
 def measure_pace(place: World, seconds: int, *, fixed: bool) -> None:
