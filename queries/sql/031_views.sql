@@ -38,17 +38,21 @@ create index if not exists view_flags_by_run on catchup.view_flags (run_id);
 
 -- 0 every 12 hours, 1 daily, 2 every three days, 3 weekly, 4 every four weeks (YouTube's terms: stored statistics are
 -- refreshed or deleted within 30 days). Young videos move most, whatever their size.
--- (Without a search_path of its own, or it could not be inlined: 4 us a video.)
-create or replace function catchup.tier_of(age_days double precision, per_day double precision) returns smallint
-language sql immutable security invoker as $$
-    select (case when age_days < 2 or per_day >= 100000 then 0 when age_days < 14 or per_day >= 10000 then 1
-        when age_days < 60 or per_day >= 1000 then 2 when age_days < 365 or per_day >= 100 then 3 else 4 end)::smallint
+-- As text, which every statement has within itself: a function with a search_path of its own is called, 4 us a video.
+create or replace function catchup.tier_sql(published text, per_day text) returns text
+language sql immutable security invoker set search_path = '' as $$
+    select format('(select case when o.age < 2 or o.pace >= 100000 then 0 when o.age < 14 or o.pace >= 10000 then 1 '
+        'when o.age < 60 or o.pace >= 1000 then 2 when o.age < 365 or o.pace >= 100 then 3 else 4 end from (select y.age, coalesce(%2$s) as pace '
+        'from (select extract(epoch from now() - %1$s)::float8 / 86400 as age) y) o)', published, per_day)
 $$;
 
-create or replace function catchup.tier_every(tier integer) returns interval
-language sql immutable security invoker as $$
-    select (array['12 hours', '1 day', '3 days', '7 days', '28 days']::interval[])[least(greatest(coalesce(tier, 4), 0), 4) + 1]
+create or replace function catchup.every_sql(tier text) returns text
+language sql immutable security invoker set search_path = '' as $$
+    select format('(array[''12 hours'', ''1 day'', ''3 days'', ''7 days'', ''28 days'']::interval[])'
+        '[least(greatest(coalesce(%s, 4), 0), 4) + 1]', tier)
 $$;
+drop function if exists catchup.tier_of(double precision, double precision);
+drop function if exists catchup.tier_every(integer);
 
 create or replace function catchup.column_types(place regclass) returns jsonb
 language sql stable security invoker set search_path = '' as $$
@@ -135,16 +139,16 @@ $$;
 create or replace function catchup.unplanned_sql(shape jsonb, videos text) returns text
 language sql immutable security invoker set search_path = '' as $$
     select format('select t.%1$I::text as id, '
-        'coalesce(l.snapshot_date::timestamptz + catchup.tier_every(f.tier), least(%2$s, now()), ''2005-02-14'') as due, f.tier '
+        'coalesce(l.snapshot_date::timestamptz + %8$s, least(%2$s, now()), ''2005-02-14'') as due, f.tier '
         'from %3$s t left join lateral (%4$s) d on true left join lateral (select x.snapshot_date, %5$s as rate from %6$s x '
-        'where x.video_id = t.%1$I order by x.snapshot_date desc limit 1) l on true cross join lateral (select catchup.tier_of('
-        'extract(epoch from now() - %2$s)::float8 / 86400, coalesce(l.rate, %7$s / greatest(1, extract(epoch from now() - %2$s)::float8 '
-        '/ 86400)))::integer as tier) f where d.id is null',
+        'where x.video_id = t.%1$I order by x.snapshot_date desc limit 1) l on true cross join lateral '
+        '(select %7$s as tier) f where d.id is null',
         shape->>'key', shape->>'published', videos,
         replace(catchup.due_sql(shape), 'where', format('where s.video_id = t.%I%s and', shape->>'key',
             case when shape->>'priorities' is null then '::text collate "C"' else '' end)),
         case when shape->'snapshot_types' ? 'daily_views_rate' then 'x.daily_views_rate::float8' else 'null::float8' end,
-        shape->>'snapshots', 't.' || quote_ident(shape->>'proof') || '::float8')
+        shape->>'snapshots', catchup.tier_sql(shape->>'published', format('l.rate, t.%I::float8 / greatest(1, y.age)', shape->>'proof')),
+        catchup.every_sql('f.tier'))
 $$;
 
 -- Which of the rows that are looked at are meant: by slice, filter, tier, and what the operator picked.
@@ -242,8 +246,8 @@ begin
             'on conflict (video_id) do update set next_track_date = excluded.next_track_date where r.next_track_date is null',
             shape->>'priorities', case when shape->'priority_types' ? 'tracking_frequency_days' then ', tracking_frequency_days' else '' end,
             shape->'priority_types'->>'video_id', shape->'priority_types'->>'next_track_date',
-            case when shape->'priority_types' ? 'tracking_frequency_days' then format(', greatest(1, extract(epoch from '
-                'catchup.tier_every(u.tier)) / 86400)::%s', shape->'priority_types'->>'tracking_frequency_days') else '' end,
+            case when shape->'priority_types' ? 'tracking_frequency_days' then format(', greatest(1, extract(epoch from %s) / 86400)::%s',
+                catchup.every_sql('u.tier'), shape->'priority_types'->>'tracking_frequency_days') else '' end,
             catchup.unplanned_sql(shape, videos)) end);
     execute format('select case when count(*) = %s then jsonb_build_array(max(v.%2$I)::text) end from %3$s v',
         (q->>'limit')::integer, shape->>'key', videos) into result;
@@ -322,9 +326,8 @@ begin
         'round((b.v - p.views) / (b.today - p.day), 4) as rate, %4$s as rank from b join %5$s t on t.%6$I = b.id left join lateral '
         '(select x.snapshot_date as day, x.view_count::numeric as views from %7$s x where x.video_id = b.id and x.snapshot_date < b.today '
         'order by x.snapshot_date desc limit 1) p on true), '
-        'n as materialized (select m.*, clock_timestamp() + catchup.tier_every(k.tier) as next, k.tier from m cross join lateral '
-        '(select coalesce(m.rank, catchup.tier_of(extract(epoch from now() - m.published)::float8 / 86400, coalesce(m.rate::float8, '
-        'm.v / greatest(1, extract(epoch from now() - m.published)::float8 / 86400))))::integer as tier) k), '
+        'n as materialized (select m.*, clock_timestamp() + %13$s as next, k.tier from m cross join lateral '
+        '(select coalesce(m.rank, %14$s) as tier) k), '
         's as (insert into %7$s (%8$s) select %9$s from m order by m.id on conflict (video_id, snapshot_date) do update set %10$s), '
         'd as (insert into catchup.schedule as a (target_no, video_id, next_due, tier, asked_at) select %11$s, n.id::text, n.next, n.tier, '
         'clock_timestamp() from n order by n.id on conflict (target_no, video_id) do update set next_due = excluded.next_due, '
@@ -339,7 +342,8 @@ begin
         shape->>'key_type', shape->>'proof', shape->>'published',
         case when is_own then 'null::integer' else format('(select r.priority_tier::integer from %s r where r.video_id = b.id)', shape->>'priorities') end,
         shape->>'rel', shape->>'key', shape->>'snapshots', columns, sources, sets, shape->>'target_no',
-        case when is_own then '' else ', u as (' || catchup.move_priorities_sql(shape, 'n.id, n.tier, n.next from n') || ')' end)
+        case when is_own then '' else ', u as (' || catchup.move_priorities_sql(shape, 'n.id, n.tier, n.next from n') || ')' end,
+        catchup.every_sql('k.tier'), catchup.tier_sql('m.published', 'm.rate::float8, m.v / greatest(1, y.age)'))
     into noted using q->'rows', seen, q->>'run_id';
     return noted;
 end $$;
@@ -354,7 +358,7 @@ language sql immutable security invoker set search_path = '' as $$
         case when x.has_last then format(', clock_timestamp()::%s', shape->'priority_types'->>'last_tracked') else '' end, source,
         case when x.has_last then ', last_tracked = excluded.last_tracked' else '' end,
         case when x.days is null then '' else ', tracking_frequency_days' end,
-        coalesce(format(', greatest(1, extract(epoch from catchup.tier_every(k.tier)) / 86400)::%s', x.days), ''))
+        coalesce(format(', greatest(1, extract(epoch from %s) / 86400)::%s', catchup.every_sql('k.tier'), x.days), ''))
     from (select shape->'priority_types' ? 'last_tracked' as has_last, shape->'priority_types'->>'next_track_date' as due_type,
               shape->'priority_types'->>'next_track_date' = 'date' as is_date,
               shape->'priority_types'->>'tracking_frequency_days' as days) x
@@ -365,10 +369,11 @@ $$;
 create or replace function catchup.put_absences(q jsonb, shape jsonb) returns void
 language plpgsql volatile security invoker set search_path = '' as $$
 declare
-    source text := format('select distinct on (e.v->''key''->>0) (e.v->''key''->>0)::%s as id, e.v->>''reason'' as reason, w.tier, clock_timestamp() '
+    source text := format('select distinct on (e.v->''key''->>0) (e.v->''key''->>0)::%1$s as id, e.v->>''reason'' as reason, w.tier, clock_timestamp() '
         '+ case e.v->>''reason'' when ''absent'' then interval ''1 day'' when ''unavailable'' then interval ''28 days'' '
-        'else catchup.tier_every(w.tier) end as next from jsonb_array_elements($1) as e(v) left join (%s) w on w.id = (e.v->''key''->>0)::%s',
-        shape->>'key_type', catchup.due_sql(shape), case when shape->>'priorities' is null then 'text' else shape->'priority_types'->>'video_id' end);
+        'else %4$s end as next from jsonb_array_elements($1) as e(v) left join (%2$s) w on w.id = (e.v->''key''->>0)::%3$s',
+        shape->>'key_type', catchup.due_sql(shape), case when shape->>'priorities' is null then 'text' else shape->'priority_types'->>'video_id' end,
+        catchup.every_sql('w.tier'));
 begin
     if jsonb_array_length(q->'verdicts') = 0 then
         return;
