@@ -16,7 +16,11 @@ from tests.servers.fault_proxy import StartFaultProxy
 from tests.servers.lite import StartPostgrest
 from tests.servers.shell import ROOT
 
-SQL = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "queries/sql").glob("*.sql")))
+SQL = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "queries/sql").glob("*.sql"))
+    if not path.name.startswith("03")  # snapshots of views are rows of a target's own, and inserting them is right
+)
 
 
 async def test_incident_1_a_filter_that_shrinks_while_it_is_paged_skips_and_repeats_nothing(bench: Bench) -> None:
