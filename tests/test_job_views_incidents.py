@@ -147,7 +147,8 @@ async def test_f9_the_day_turns_at_midnight_pacific_also_where_clocks_change(
 ) -> None:
     """A run on the day of either change stops at the quota, and names the moment at which that very day ends."""
     await views.database.run(
-        "create or replace function catchup.quota_clock() returns timestamptz language sql volatile set search_path = '' "
+        "create or replace function catchup.quota_clock() returns timestamptz language sql volatile "
+        "set search_path = '' "
         f"as $$ select timestamptz '{at}' $$"
     )
     await views.fill(200)

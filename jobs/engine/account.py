@@ -1,4 +1,4 @@
-"""What a job counts beside money: units of a quota, taken before an attempt is booked, and its own words about itself."""
+"""What a job counts beside money: units of a quota, taken before an attempt is booked, and its words about itself."""
 
 from __future__ import annotations
 
