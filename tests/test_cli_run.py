@@ -14,7 +14,10 @@ from cli.main import COMMANDS, Commands
 from jobs.default_targets import SUMMARIES, TITLES, VIDEO_SUMMARIES
 from jobs.registry import find_jobs
 from tests.servers.bench import KEY, Bench
+from tests.servers.fake_openai import FakeOpenAI
 from tests.servers.fake_pinecone import FakePinecone
+from tests.servers.fake_youtube import FakeYouTube
+from tests.servers.message_bench import MessageBench
 from tests.servers.shell import Ended, Shell, interrupt, wait_for_calls
 from tests.test_cli_views import NEVER
 
@@ -205,10 +208,15 @@ async def test_a_wrong_key_is_refused_with_the_services_words(wired: Shell, benc
     assert "OPENAI_API_KEY" in ended.out + ended.err
 
 
-def _examples() -> list[str]:
+WITH_A_BROKER = ("reprocess-videos", "worker")
+
+
+def _examples(*, with_broker: bool) -> list[str]:
     """The example of every command, from its own help."""
     found, commands = [], Commands()
     for name in (*find_jobs(), *COMMANDS):
+        if (name in WITH_A_BROKER) is not with_broker:
+            continue
         command = commands[name]
         for each in getattr(command, "commands", {"": command}).values():
             assert each.epilog, f"{name} {each.name} has no example"
@@ -216,9 +224,23 @@ def _examples() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("example", _examples())
+@pytest.mark.parametrize("example", _examples(with_broker=True))
+async def test_the_example_of_every_command_with_a_broker_works(
+    message_shell: Shell, message_bench: MessageBench, fake_openai: FakeOpenAI, example: str
+) -> None:
+    """An hour of waiting for messages is a second here."""
+    await message_bench.fill(2)
+    message_shell.env |= {"OPENAI_BASE_URL": fake_openai.url, "OPENAI_API_KEY": KEY}
+    before = ("migrate",) if " worker " in example else ("reprocess-videos", "--yes", "--create-queue", "--limit", "1")
+    assert (await message_shell.run(*before)).code == 0
+    ended = await message_shell.run(*shlex.split(example.replace("1h", "1s"))[1:])
+    assert ended.code in (0, 4), ended.out + ended.err
+    assert (ended.code == 4) is ("--max-runtime" in example)
+
+
+@pytest.mark.parametrize("example", _examples(with_broker=False))
 async def test_the_example_of_every_command_works(
-    wired: Shell, bench: Bench, fake_pinecone: FakePinecone, example: str
+    wired: Shell, bench: Bench, fake_pinecone: FakePinecone, fake_youtube: FakeYouTube, example: str
 ) -> None:
     """What the help shows can be typed; a run id stands for one that exists."""
     await bench.fill(5)
@@ -228,6 +250,15 @@ async def test_the_example_of_every_command_works(
     wired.env |= {"PINECONE_API_KEY": "pcsk_s3ntinel_0123456789", "PINECONE_INDEX_HOST": fake_pinecone.url}
     fake_pinecone.space("llm-summaries")
     first = await wired.run(JOB, "--limit", "2", "--json")
+    if "refresh-views" in example:
+        await bench.database.load("views.sql")
+        wired.env |= {"YOUTUBE_API_KEY": "AIzaSy-s3ntinel_0123456789", "YOUTUBE_API_ENDPOINT": fake_youtube.url}
+        assert (await wired.run("migrate")).code == 0
+    if " batches " in example:
+        bench.fake.batches.configure(working_s=10_000.0)
+        assert (await wired.run("submit-batch", "--yes")).code == 0
+        [(chunk,)] = await bench.database.run("select chunk from catchup.batches")
+        example = example.replace("3f2a9c01b2-1", chunk)
     if " search " in example:
         assert (await wired.run("vectorize")).code == 0
     if " index " in example:
