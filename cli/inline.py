@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +70,7 @@ async def _do(flags: ReprocessFlags, command: str, settings: Settings, view: Vie
         connect.open_road(settings, choice, flags.allow_host or ()) as (road, _),
         open_steps(settings, flags, road, choice.kind, view, command) as steps,
     ):
-        inline = Inline(steps, _select(flags, steps))
+        inline = Inline(steps, await _select(flags, steps))
 
         def stop(exit_: Exit, why: str) -> None:
             inline.ask_stop(exit_, why)
@@ -86,24 +85,16 @@ async def _do(flags: ReprocessFlags, command: str, settings: Settings, view: Vie
     return int(verdict.exit)
 
 
-def _select(flags: ReprocessFlags, steps: Steps) -> Selection:
+async def _select(flags: ReprocessFlags, steps: Steps) -> Selection:
+    from cli.id_list import key_type, read_ids
     from jobs.rich_inline import Selection
 
     summary = steps.summary.target
     where = choices.filters_from(replace(flags, where=flags.where or []), summary)
     if flags.owner_id is not None:
         where = (*where, ("owner_id", flags.owner_id))
-    ids = tuple(dict.fromkeys(read_ids(flags.ids_from))) if flags.ids_from is not None else None
+    ids = None
+    if flags.ids_from is not None:
+        ids = tuple(read_ids(flags.ids_from, await key_type(steps.summary.ledger, summary.spec)))
     pending = (Condition("status", "=", flags.status or "READY"),)
     return Selection(pending, where, flags.limit, ids)
-
-
-def read_ids(file: Path) -> Iterator[str]:
-    """One a line; empty lines are nothing."""
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(
-            f"--ids-from {file} cannot be read: {error}", fix="name a file of ids, one a line"
-        ) from None
-    return (line.strip() for line in text.splitlines() if line.strip())
