@@ -63,7 +63,7 @@ async def test_ids_come_from_stdin_and_the_verdict_is_one(inline: Shell, rich: R
     [
         (("--delay", "1s"), "--delay is about messages"),
         (("--price", "1/2"), "two models are used"),
-        (("--ids-from", "nowhere.txt"), "cannot be read"),
+        (("--ids-from", "nowhere.txt"), "No such file"),
     ],
 )
 async def test_what_does_not_fit_is_refused_before_anything_is_asked(
