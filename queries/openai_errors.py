@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from queries.causes import causes_of
 from queries.errors import (
     CatchupError,
     ItemPermanent,
@@ -159,17 +160,16 @@ def classify(
 
 def classify_exception(exception: BaseException | None) -> CatchupError:
     """No answer: never sent is an outage; anything after sending may be billed, so doubt counts as sent."""
-    names = [cls.__name__ for link in _chain(exception) for cls in type(link).__mro__]
-    name = next((type(e).__name__ for e in reversed(_chain(exception)) if isinstance(e, Exception)), "no answer")
-    if _BAD_URL.intersection(names):
+    causes = causes_of(exception)
+    name = causes.code
+    if _BAD_URL & causes.names:
         return Misconfigured(
             "The address of the language model is not a URL it can be reached at.",
             service=SERVICE,
             code=name,
             fix="Check OPENAI_BASE_URL.",
         )
-    deepest = [cls.__name__ for link in _chain(exception)[-1:] for cls in type(link).__mro__]
-    if _NEVER_SENT.intersection(names) or _ONLY_IF_DEEPEST.intersection(deepest):
+    if _NEVER_SENT & causes.names or _ONLY_IF_DEEPEST & causes.deepest:
         return Unreachable("No connection to the language model could be made.", service=SERVICE, code=name)
     return UnknownOutcome(
         "The request to the language model went out and no whole answer came back; it may be billed.",
@@ -183,14 +183,6 @@ def malformed(what: str, *, limits: RateLimits | None = None) -> Transient:
     return Transient(
         f"The language model's answer is malformed: {what}.", service=SERVICE, code="malformed", limits=limits
     )
-
-
-def _chain(exception: BaseException | None) -> list[BaseException]:
-    links: list[BaseException] = []
-    while exception is not None and exception not in links and len(links) < 20:
-        links.append(exception)
-        exception = exception.__cause__ or exception.__context__
-    return links
 
 
 def _by_words(seen: _Seen) -> CatchupError | None:

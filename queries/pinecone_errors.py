@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from queries.causes import causes_of
 from queries.errors import (
     CatchupError,
     DataRejected,
@@ -92,9 +93,8 @@ def classify(
 
 def classify_exception(exception: BaseException | None) -> CatchupError:
     """No answer: never sent is an outage; after sending, doubt counts as done, and putting it again does no harm."""
-    chain = _chain(exception)
-    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    name = next((type(e).__name__ for e in reversed(chain) if isinstance(e, Exception)), "no answer")
+    causes = causes_of(exception)
+    names, name = causes.names, causes.code
     if _BAD_ADDRESS & names:
         what, fix = "The address of the index is not a URL it can be reached at.", "Check PINECONE_INDEX_HOST."
         return Misconfigured(what, service=SERVICE, code=name, fix=fix)
@@ -123,14 +123,6 @@ def worst(failures: Sequence[CatchupError]) -> CatchupError:
         return at, -(getattr(error, "retry_after_s", None) or 0.0)
 
     return min(failures, key=rank)
-
-
-def _chain(exception: BaseException | None) -> list[BaseException]:
-    links: list[BaseException] = []
-    while exception is not None and exception not in links and len(links) < 20:
-        links.append(exception)
-        exception = exception.__cause__ or exception.__context__
-    return links
 
 
 def _by_words(seen: _Seen) -> CatchupError | None:

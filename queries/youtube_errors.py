@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from queries.causes import causes_of
 from queries.errors import (
     CatchupError,
     ItemPermanent,
@@ -125,9 +126,8 @@ def classify(
 
 def classify_exception(exception: BaseException | None) -> CatchupError:
     """No answer: never sent is an outage; after sending, the unit is spent, and asking again does no other harm."""
-    chain = _chain(exception)
-    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    name = next((type(e).__name__ for e in reversed(chain) if isinstance(e, Exception)), "no answer")
+    causes = causes_of(exception)
+    names, name = causes.names, causes.code
     if _BAD_ADDRESS & names:
         what, fix = "The address of the YouTube API is not a URL it can be reached at.", "Check YOUTUBE_API_ENDPOINT."
         return Misconfigured(what, service=SERVICE, code=name, fix=fix)
@@ -194,14 +194,6 @@ def _told_delay_s(entries: Iterable[Mapping[str, object]]) -> float | None:
     """google.rpc.RetryInfo: "retryDelay": "37s"."""
     found = (re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)s", _text(e.get("retryDelay"))) for e in entries)
     return next((float(each.group(1)) for each in found if each), None)
-
-
-def _chain(exception: BaseException | None) -> list[BaseException]:
-    links: list[BaseException] = []
-    while exception is not None and exception not in links and len(links) < 20:
-        links.append(exception)
-        exception = exception.__cause__ or exception.__context__
-    return links
 
 
 def _by_reason(seen: _Seen) -> CatchupError | None:
