@@ -54,9 +54,12 @@ class DsnRoad:
             return _one_object(await cursor.fetchone(), function, writing=True)
 
     async def read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        async with self._connected(writing=False) as connection, connection.transaction():
-            await connection.execute("set transaction read only")
-            cursor = await connection.execute(_call_sql(function), (as_argument(payload),))
+        async with self._connected(writing=False) as connection:
+            # One message of two statements is one transaction and one round trip.
+            query = sql.SQL("set transaction read only; select {}({}::text)")
+            said = query.format(sql.Identifier("public", function), sql.Literal(as_argument(payload)))
+            cursor = await connection.execute(said)
+            cursor.nextset()
             return _one_object(await cursor.fetchone(), function, writing=False)
 
     async def read_rows(self, function: str, payload: Mapping[str, Any]) -> list[tuple[Any, ...]]:
