@@ -248,12 +248,12 @@ class Session:
             if self.selection.limit_reached:
                 self.pending_beyond = True
                 break
-            while self.backlog > self.backlog_most:
-                await self.work.clock.sleep(0.05)
             ask = self.selection.select(row)
             full = packer.add(ask) if ask is not None else None
             if full is not None:
                 await self._start(full)
+            while (full is not None or ask is None) and self.backlog > self.backlog_most:
+                await self.work.clock.sleep(0.05)
         rest = packer.take()
         if rest is not None:
             await self._start(rest)
