@@ -36,6 +36,7 @@ class MeteredViews:
         self._turn = asyncio.Lock()
         self._in_hand, self._lump, self._day_ends_at = 0, 1, 0.0
         self._spent: dict[date, int] = {}
+        self._admitted: deque[date] = deque()
         self._seen: deque[str] = deque(maxlen=_CONTROLS)
         self._empty = 0
         self._doubted: set[tuple[str, ...]] = set()
@@ -54,25 +55,43 @@ class MeteredViews:
         """Lumps grow, so that a short run takes few and a long one asks seldom."""
         self._insist = insist
         async with self._turn:
-            if self._in_hand == 0 or self._clock.now() >= self._day_ends_at:
+            if self._in_hand == 0 or self._clock.lasting() >= self._day_ends_at:
                 self._in_hand = 0  # of a day that is over: nobody has booked them in this one
-                want = self._lump
+                want, asked_at = self._lump, self._clock.lasting()
                 units: Units = await insist(lambda: self._quota.take(want))
                 self.state, self._in_hand = units, units.granted
-                self._day_ends_at = self._clock.now() + units.resets_in_s
+                self._day_ends_at = asked_at + units.resets_in_s
                 self._lump = min(_LUMP_MOST, 2 * self._lump)
                 if units.granted == 0:
                     raise self._used_up(units)
-            self._book(1)
+            assert self.state is not None, "what is in hand was granted"  # noqa: S101
+            self._in_hand -= 1
+            self._spend(self.state.day, 1)
+            self._admitted.append(self.state.day)
 
     def readmit(self) -> None:
-        self._book(-1)
+        if self._admitted:
+            self._put_back(self._admitted.pop())
 
-    def _book(self, units: int) -> None:
-        self._in_hand -= units
+    def _spend(self, day: date, units: int) -> None:
         self.units += units
-        if self.state is not None:
-            self._spent[self.state.day] = self._spent.get(self.state.day, 0) + units
+        self._spent[day] = self._spent.get(day, 0) + units
+
+    def _put_back(self, day: date) -> None:
+        self._spend(day, -1)
+        self._in_hand += not self._is_over(day)
+
+    def _is_over(self, day: date) -> bool:
+        return self.state is None or day != self.state.day or self._clock.lasting() >= self._day_ends_at
+
+    async def _take_todays(self) -> None:
+        """A call that is admitted may wait, or sleep with the machine, until its unit is of a day that is over."""
+        while self._admitted and self._insist is not None:
+            day = self._admitted.popleft()
+            if not self._is_over(day):
+                return
+            self._put_back(day)
+            await self.admit(self._insist)
 
     async def used(self, insist: Insist) -> Units | None:
         """How the day stands before anything is taken."""
@@ -104,6 +123,7 @@ class MeteredViews:
     # --- answers -----------------------------------------------------------------------------------------
 
     async def ask(self, request: ViewsRequest) -> ViewsAnswer:
+        await self._take_todays()
         controls = await self._controls(request) if request.ids in self._doubted else ()
         asked = ViewsRequest((*request.ids[: IDS_MOST - len(controls)], *controls))
         try:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from jobs.engine.clock import Clock
 from jobs.engine.verdict import Exit
 from jobs.metered_views import say_reset
 from queries.quota import Units
 from tests.servers.fake_script import rule
 from tests.servers.fake_youtube import FakeYouTube
 from tests.servers.views_bench import YOUTUBE_KEY, ViewsBench
+from tests.servers.views_shell import until
 from tests.servers.virtual_clock import FastClock
 
 
@@ -33,6 +35,10 @@ async def test_a_whole_table_is_tracked_in_whole_calls(views: ViewsBench) -> Non
 
 
 COUNTED = ("viewCount", "likeCount", "commentCount")
+AFTER_MIDNIGHT = (
+    "create or replace function catchup.quota_clock() returns timestamptz language sql volatile "
+    "set search_path = '' as $$ select clock_timestamp() + interval '25 hours' $$"
+)
 
 
 @pytest.mark.parametrize("kind", ["quota", "daily", "quota_rpc"])
@@ -49,10 +55,7 @@ async def test_f43_after_quota_exceeded_nothing_is_asked_before_the_reset(views:
     again = await views.run()
     assert (again.exit, views.fake.requests) == (Exit.STOPPED, asked)
     assert "resets at" in again.headline
-    await views.database.run(
-        "create or replace function catchup.quota_clock() returns timestamptz language sql volatile "
-        "set search_path = '' as $$ select clock_timestamp() + interval '25 hours' $$"
-    )
+    await views.database.run(AFTER_MIDNIGHT)
     later = await views.run()
     assert later.exit is Exit.DONE
     assert len(await views.snapshots()) == 1_000
@@ -103,6 +106,30 @@ async def test_f43_units_that_were_not_spent_are_free_for_the_next_run(views: Vi
     await views.fill(300)
     await views.run()
     assert await views.database.run("select booked from catchup.quota") == [(6,)]
+    await views.check()
+
+
+async def test_f9_after_a_sleep_over_midnight_every_call_is_booked_in_the_new_day(views: ViewsBench) -> None:
+    """Also the call that was admitted and waited for its turn when the lid was closed."""
+
+    class Lid(Clock):
+        slept_s = 0.0
+
+        def lasting(self) -> float:
+            return super().lasting() + self.slept_s
+
+    clock = Lid()
+    await views.fill(400)
+
+    async def sleep() -> int:
+        await until(lambda: views.fake.requests >= 4)
+        await views.database.run(AFTER_MIDNIGHT)
+        clock.slept_s = 90_000.0
+        return views.fake.requests
+
+    verdict, before = await asyncio.gather(views.run(clock=clock, concurrency=3, max_per_min=240), sleep())
+    assert (verdict.exit, verdict.books.wrote, views.fake.requests) == (Exit.DONE, 400, 8)
+    assert await views.database.run("select booked from catchup.quota order by day") == [(before,), (8 - before,)]
     await views.check()
 
 

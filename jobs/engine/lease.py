@@ -32,16 +32,16 @@ class LeaseKeeper:
     """By ourselves: a beat that finds it gone is no takeover."""
 
     def may_pay(self) -> bool:
-        return self.clock.now() - self.confirmed_at < SILENT_S
+        return self.clock.lasting() - self.confirmed_at < SILENT_S
 
     async def keep(self) -> None:
-        self.confirmed_at = self.clock.now()
+        self.confirmed_at = self.clock.lasting()
         while True:
             await self.clock.sleep(BEAT_S if self.may_pay() else 1.0)
             await self.beat()
 
     async def beat(self) -> None:
-        asked_at = self.clock.now()
+        asked_at = self.clock.lasting()
         try:
             async with asyncio.timeout(BEAT_S):
                 cancel = await self.ledger.beat(self.lease, TTL_S)

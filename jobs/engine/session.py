@@ -158,7 +158,7 @@ class Session:
 
     async def run(self) -> None:
         """Runs until the scan is empty, the limit is reached, or something asks to stop."""
-        self.keeper.confirmed_at = self.work.clock.now()
+        self.keeper.confirmed_at = self.work.clock.lasting()
         self._spawn(self.keeper.keep())
         feed = asyncio.create_task(self._feed())
         asked = asyncio.create_task(self.stop.asked.wait())
