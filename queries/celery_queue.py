@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from queries.errors import Misconfigured
 from queries.messages import NO_WAY_OUT, QUORUM, Message, Queue, QueueFacts
 from queries.queue_errors import translate
-from queries.redis_facts import say_durability
+from queries.redis_facts import say_safety
 
 _TIMEOUT_S = 30
 _BINDING = "_kombu.binding."
@@ -129,7 +129,7 @@ class CeleryQueue:
             bound |= {each.decode(errors="replace").split(_BINDING_PARTS)[-1] for each in client.smembers(key)}
         exists = waiting > 0 or self._queue in bound
         seen = () if exists else tuple(sorted(bound))
-        return QueueFacts(exists, waiting, say_durability(client), seen, is_certain=False)
+        return QueueFacts(exists, waiting, say_safety(client), seen, is_certain=False)
 
     @contextlib.contextmanager
     def _translated(self) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from queries.errors import Misconfigured
 from queries.messages import NO_WAY_OUT, QUORUM, Message, Queue, QueueFacts
 from queries.queue_errors import translate
-from queries.redis_facts import say_durability
+from queries.redis_facts import say_safety
 
 if TYPE_CHECKING:
     from dramatiq import Broker
@@ -107,7 +107,7 @@ class _OnRedis(_Dramatiq):
                 name = key.decode(errors="replace").removeprefix(f"{self._namespace}:").partition(".")[0]
                 seen |= {name} - {"__acks__", "__heartbeats__"} if not name.startswith("__") else set()
         waiting = client.llen(base)
-        return QueueFacts(exists, waiting, say_durability(client), tuple(sorted(seen)), is_certain=False)
+        return QueueFacts(exists, waiting, say_safety(client), tuple(sorted(seen)), is_certain=False)
 
 
 class _OnRabbit(_Dramatiq):

@@ -12,7 +12,7 @@ _LOST = frozenset(
         *("ConnectionError", "TimeoutError", "ConnectionClosed", "OperationalError", "RecoverableConnectionError"),
         *("AMQPConnectionError", "AMQPHeartbeatTimeout", "StreamLostError", "ConnectionClosedByBroker"),
         *("ConnectionWrongStateError", "ChannelWrongStateError", "ChannelClosedByBroker", "ChannelClosed"),
-        *("AMQPConnectorException", "ConnectionBlockedTimeout", "ConnectionForced", "IncompatibleProtocolError"),
+        *("AMQPConnectorException", "ConnectionForced", "IncompatibleProtocolError"),
         *("ConnectionResetError", "BrokenPipeError", "ConnectionRefusedError", "gaierror", "ConnectionOpenAborted"),
         *("BusyLoadingError", "ConnectionAbortedError", "InternalError", "UnexpectedFrame", "RecoverableChannelError"),
     }
@@ -21,6 +21,7 @@ _KEY = frozenset({"AuthenticationError", "ProbableAuthenticationError", "Probabl
 _KEY |= {"AuthenticationWrongNumberOfArgsError", "NoPermissionError", "AuthorizationError"}
 _UNROUTED = frozenset({"UnroutableError", "NoConsumers", "NotFound"})
 _WORDS_MOST = 200
+_FULL_WAIT_S = 5.0
 
 
 def translate(error: BaseException, where: str) -> CatchupError:
@@ -28,17 +29,29 @@ def translate(error: BaseException, where: str) -> CatchupError:
     if isinstance(error, CatchupError):
         return error
     names, words = {type(each).__name__ for each in _causes(error)}, _words(error)
-    refused = _as_refusal(error, names, words, where)
-    if refused is not None:
-        return refused
-    if names & {"NackError", "MessageNacked"} or _says(words, "OOM command not allowed", "resource alarm"):
-        return Throttle(f"{where} takes no more at present", service="broker", words=words, retry_after_s=5.0)
+    known = _as_refusal(error, names, words, where) or _as_full(names, words, where)
+    if known is not None:
+        return known
     if names & _LOST or isinstance(error, OSError) or _says(words, "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN"):
         code = min(names & _LOST, default="")
         return Unreachable(f"{where} is not reached", service="broker", code=code, words=words)
     if "EncodeError" in names or isinstance(error, (TypeError, ValueError, UnicodeError)):
         return ItemPermanent(f"{where}: the message cannot be written", reason="cannot be encoded", words=words)
     return Transient(f"{where} failed", service="broker", code=type(error).__name__, words=words)
+
+
+def _as_full(names: set[str], words: str, where: str) -> Throttle | Unreachable | None:
+    """What time or the workers clear: it takes no more for now."""
+    if names & {"NackError", "MessageNacked"} or _says(words, "resource alarm"):
+        what = f"{where} takes no more at present"
+    elif "OutOfMemoryError" in names or _says(words, "OOM command not allowed"):
+        what = f"{where} takes no more at present: this Redis is full (maxmemory)"
+    elif "ConnectionBlockedTimeout" in names:
+        what = f"{where} blocks whoever publishes: RabbitMQ has a memory or disk alarm"
+        return Unreachable(what, service="broker", code="ConnectionBlockedTimeout", words=words)
+    else:
+        return None
+    return Throttle(what, service="broker", words=words, retry_after_s=_FULL_WAIT_S)
 
 
 def _as_refusal(error: BaseException, names: set[str], words: str, where: str) -> Misconfigured | None:

@@ -97,6 +97,17 @@ async def test_hung_calls_trip_it_within_two_minutes() -> None:
     assert breaker.is_open
 
 
+async def test_one_connection_that_hangs_trips_it_within_a_minute_and_a_half() -> None:
+    """A broker is asked one thing at a time, and half a minute passes until each is given up: two are enough."""
+    clock = VirtualClock()
+    breaker = Breaker(clock, 600)
+    breaker.succeeded()
+    for is_open in (False, True):
+        clock.advance(30)
+        breaker.failed(Unreachable("blocked"))
+        assert breaker.is_open is is_open
+
+
 async def test_late_failures_of_others_do_not_let_more_probes_through() -> None:
     """Fifty calls were out when it opened; their failures arrive late, and still one probe goes each half minute."""
     clock = VirtualClock()

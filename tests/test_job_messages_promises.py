@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -313,6 +314,53 @@ async def test_a_quorum_queue_without_a_way_out_is_warned_of(
         await message_bench.send(each, dry_run=True)
         [plan] = message_bench.view.plans
         assert any("dead-letter" in note for note in plan.notes) is expected, each.queue
+
+
+def _configure(broker: Broker, **settings: str) -> None:
+    import redis  # noqa: PLC0415 - an extra
+
+    client: Any = redis.Redis.from_url(broker.url)
+    for name, value in settings.items():
+        client.config_set(name.replace("_", "-"), value)
+
+
+@pytest.fixture
+def tunable(redis_broker: Broker) -> Iterator[Broker]:
+    """The session's Redis with whatever limits a test sets, and none afterwards."""
+    yield redis_broker
+    _configure(redis_broker, maxmemory="0", maxmemory_policy="noeviction")
+
+
+async def test_a_redis_that_is_full_is_waited_for(
+    message_bench: MessageBench, tunable: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers will empty it: the screen says why nothing moves, and then the rest is sent."""
+    monkeypatch.setattr("queries.queue_errors._FULL_WAIT_S", 0.05)
+    await message_bench.fill(5)
+    _configure(tunable, maxmemory="1")
+    sending = asyncio.create_task(message_bench.send(tunable))
+    async with asyncio.timeout(30):
+        while (last := message_bench.view.last) is None or "full" not in last.waiting_for:
+            await asyncio.sleep(0.01)  # the run goes on beside us
+    _configure(tunable, maxmemory="0")
+    verdict = await sending
+    assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 5)
+    assert len(tunable.take_all()) == 5
+
+
+@pytest.mark.parametrize("kind", ["dramatiq-redis", "celery-redis"])
+async def test_a_redis_that_throws_away_keys_is_warned_of(
+    message_bench: MessageBench, tunable: Broker, kind: Any, request: pytest.FixtureRequest
+) -> None:
+    """A cache is no broker: what it has confirmed may be gone, without a word, when it is full."""
+    await message_bench.fill(1)
+    broker = open_broker(request, kind)
+    for policy, expected in (("allkeys-lru", True), ("volatile-lru", False)):
+        _configure(tunable, maxmemory="100mb", maxmemory_policy=policy)
+        message_bench.view.plans.clear()
+        await message_bench.send(broker, dry_run=True)
+        [plan] = message_bench.view.plans
+        assert any("throws away" in note for note in plan.notes) is expected, plan.notes
 
 
 async def test_a_delay_is_our_own_waiting_on_every_kind_of_queue(

@@ -78,6 +78,9 @@ class Asking:
     account: Account | None
     insist: Insist
     sending: set[asyncio.Task[None]] = field(default_factory=set)
+    refused: int = 0
+    """Asked to wait so often in a row, whatever was asked."""
+    refusal: str = ""
 
     async def run(self, errand: Errand) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
@@ -100,6 +103,7 @@ class Asking:
             except Throttle as refusal:
                 self.rate.refused(ticket, refusal)
                 self.breaker.abandoned()
+                self.refused, self.refusal = self.refused + 1, refusal.what
                 continue
             except ItemPermanent as refusal:
                 self.breaker.succeeded()
@@ -126,6 +130,7 @@ class Asking:
                 await self._back_off(fault, failures)
                 continue
             self.breaker.succeeded()
+            self.refused = 0
             self._learn(ticket, answer)
             return self.settling.settle(ask, attempt, reservation, answer)
 

@@ -16,6 +16,8 @@ _UNREACHABLE_IN_A_ROW = 5
 _FIRST_IN_A_ROW = 5  # before anything ever worked there is no reason to believe in weather
 _IN_A_ROW = 12
 _SILENT_S = 110.0
+_HANGS = 2  # of one connection that takes half a minute to say so, five would be long
+_HANGING_S = 45.0
 _PROBE_S = 30.0
 
 
@@ -101,10 +103,11 @@ class Breaker:
 
     def _is_down(self) -> bool:
         failures = self._recent.count(False)
-        if self._unreachable >= _UNREACHABLE_IN_A_ROW:
+        silent_s = self._clock.now() - self._last_success
+        if self._unreachable >= _UNREACHABLE_IN_A_ROW or (self._unreachable >= _HANGS and silent_s > _HANGING_S):
             return True
         if self.since_success >= (_IN_A_ROW if self._ever_succeeded else _FIRST_IN_A_ROW):
             return True
         if failures >= _LEAST_FAILURES and self._recent.count(True) < _HEALTHY_SHARE * len(self._recent):
             return True
-        return self.since_success >= 5 and self._clock.now() - self._last_success > _SILENT_S
+        return self.since_success >= 5 and silent_s > _SILENT_S

@@ -18,6 +18,8 @@ from queries.ledger import Hello
 if TYPE_CHECKING:
     from jobs.engine.session import Session
 
+_REFUSED_LONG = 3  # in a row: that is no pace any more, that is waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -48,6 +50,8 @@ def snapshot_of(session: Session, plan: Plan | None) -> Snapshot:
     waiting = waiting or (session.work.hold.waiting_for if session.work.hold else "")
     if asking.breaker.is_open:
         waiting = f"the provider: {asking.breaker.why}"
+    elif asking.refused >= _REFUSED_LONG:
+        waiting = f"the provider: {asking.refusal}"
     total = None
     if plan is not None:
         total = plan.pending_estimate or plan.pending_counted
