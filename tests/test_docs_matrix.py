@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -39,6 +40,7 @@ def read_rows(job: str) -> dict[int, str]:
 ROWS = {job: read_rows(job) for job in NOT_MET}
 
 
+@cache
 def written_tests(job: str = "") -> Counter[str]:
     """Of one job, or all of them."""
     return Counter(
