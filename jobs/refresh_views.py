@@ -71,7 +71,8 @@ def _judge_row(row: Row, answer: ViewsAnswer) -> Good | Bad | Skip:
     id_ = row.key[0]
     counts = answer.found.get(id_)
     if counts is not None and counts.views is not None:
-        return Good(row, json.dumps([counts.views, counts.likes, counts.comments], separators=(",", ":")))
+        told = [counts.views, counts.likes, counts.comments, _told_at(row, answer)]
+        return Good(row, json.dumps(told, separators=(",", ":")))
     if counts is not None:
         return Bad(row, "no view count", "the video is there and its views are not told; its counts stay as they were")
     if id_ in answer.odd:
@@ -80,6 +81,12 @@ def _judge_row(row: Row, answer: ViewsAnswer) -> Good | Bad | Skip:
     if first is None or str(first) >= today:
         return Skip(row, "absent", "not there today; a second time, on another day, makes it unavailable")
     return Bad(row, "unavailable", f"deleted or private: absent on {first} and on {today} (UTC); not asked for again")
+
+
+def _told_at(row: Row, answer: ViewsAnswer) -> str | None:
+    """A journal may be stored days later. Before the day in which the row was read nobody can have been asked."""
+    is_sane = answer.at is not None and answer.at[:10] >= str(row.values.get("today"))
+    return answer.at if is_sane else None
 
 
 def _since(row: Row) -> str:

@@ -45,12 +45,13 @@ class VideoCounts:
 class ViewsAnswer:
     """`odd` are asked-for ids whose item cannot be believed, with a short stable word why: neither there nor absent.
 
-    `strays` counts items that name no video we asked for; they are nobody's counts.
+    `strays` counts items that name no video we asked for; they are nobody's counts. `at` is the service's own clock.
     """
 
     found: Mapping[str, VideoCounts]
     odd: Mapping[str, str] = field(default_factory=dict)
     strays: int = 0
+    at: str | None = None
     model: str = MODEL
     tokens_in: int = 0
     tokens_out: int = 0

@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from googleapiclient.discovery import build
@@ -126,7 +127,9 @@ class _Worker:
             wanted = self._videos.list(part=_PARTS, id=",".join(request.ids))
             found = wanted.execute(http=self.wire.http, num_retries=0)
             if not (isinstance(found, dict) and "error" in found):
-                return read_answer(found, request)
+                answer = read_answer(found, request)
+                at = self.wire.reply.at if self.wire.reply else None
+                return replace(answer, at=at) if isinstance(answer, ViewsAnswer) else answer
             failure: Exception | None = None
         except AnswerTooLarge:
             return malformed("it is larger than an answer can be")

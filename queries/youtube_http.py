@@ -14,6 +14,8 @@ import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httplib2
@@ -37,6 +39,15 @@ class Reply:
     status: int
     body: bytes
     headers: Mapping[str, str]
+
+    @property
+    def at(self) -> str | None:
+        """When the service says that it answered, in UTC; None where that cannot be read."""
+        try:
+            told = parsedate_to_datetime(self.headers.get("date", ""))
+            return told.astimezone(UTC).isoformat() if told.tzinfo else None
+        except (ValueError, OverflowError):
+            return None
 
 
 class Wire:

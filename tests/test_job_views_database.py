@@ -19,7 +19,7 @@ from tests.servers.bench import sums
 from tests.servers.fault_proxy import HTML, Fault, FaultProxy, StartFaultProxy
 from tests.servers.lite import StartPostgrest
 from tests.servers.views_bench import ViewsBench
-from tests.servers.views_shell import agree, until
+from tests.servers.views_shell import age_journal, agree, until
 from tests.test_job_vectorize_database import EXPIRED, POOL, TIMEOUT
 
 WRITE, PAGE, SEED = "rpc/catchup_views_write", "rpc/catchup_views_due", "rpc/catchup_views_seed"
@@ -88,19 +88,28 @@ async def test_a_passing_fault_of_the_database_costs_no_video_and_no_second_call
 
 
 async def test_f16_a_database_that_stays_down_keeps_what_was_told(proxied: Proxied) -> None:
-    """What was asked and not stored is in the journal: the next run stores it and asks for the rest only."""
+    """What was asked and not stored is in the journal: the next run stores it, with its day, and asks for the rest."""
     views, proxy, road = proxied
     views.fake.configure(latency=0.2)
     await views.fill(1_000)
+    views.fake.counts = {f"v{n:010}": {"viewCount": "400"} for n in range(1, 1_001)}
     proxy.inject(Fault(WRITE, "answer", nth=2, times=10_000, status=521, body=HTML, content_type="text/html"))
     verdict = await views.run(road=road(), max_outage_s=1.0, concurrency=2)
     assert verdict.exit in (Exit.BREAKER, Exit.STOPPED), verdict.headline
     assert views.fake.requests < 20
     proxy.clear()
+    age_journal(views, 2)
     again = await views.run(road=road())
     assert (again.exit, again.recovered > 0) == (Exit.DONE, True), again.headline
     assert set(views.fake.asked.values()) == {1}
-    await agree(views, 1_000)
+    days = dict(
+        await views.database.run(
+            "select (now() at time zone 'UTC')::date - s.snapshot_date, count(*) from view_snapshots s join "
+            "catchup.schedule d using (video_id) where d.next_due::date = s.snapshot_date + 28 group by 1"
+        )
+    )
+    assert days == {2: again.recovered, 0: 1_000 - again.recovered}
+    await agree(views, 1_000 - again.recovered)
 
 
 async def test_f17_real_timeouts_make_pages_and_writes_smaller(views: ViewsBench) -> None:

@@ -18,6 +18,7 @@ from tests.servers.views_bench import ViewsBench
 from tests.servers.views_shell import agree
 
 ONE = "v0000000001"
+LATE = "2026-03-03T10:00:00+00:00"
 
 
 def row(key: str, **values: Any) -> Row:
@@ -27,16 +28,29 @@ def row(key: str, **values: Any) -> Row:
 @pytest.mark.parametrize(
     ("values", "answer", "expected"),
     [
-        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 7, 0, 2)}), "[7,0,2]"),
-        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 0, None, None)}), "[0,null,null]"),
-        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 2**62, 2**33, 1)}), f"[{2**62},{2**33},1]"),
+        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 7, 0, 2)}), "[7,0,2,null]"),
+        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 0, None, None)}), "[0,null,null,null]"),
+        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 2**62, 2**33, 1)}), f"[{2**62},{2**33},1,null]"),
+        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 7, 0, 2)}, at=LATE), f'[7,0,2,"{LATE}"]'),
+        ({}, ViewsAnswer({ONE: VideoCounts(ONE, 7, 0, 2)}, at="2026-03-01T23:59:59+00:00"), "[7,0,2,null]"),
         ({}, ViewsAnswer({ONE: VideoCounts(ONE, None, 3, 2)}), "failed: no view count"),
         ({}, ViewsAnswer({}, {ONE: "no number"}), "failed: no number"),
         ({}, ViewsAnswer({}), "skipped: absent"),
         ({"absent_on": "2026-03-02"}, ViewsAnswer({}), "skipped: absent"),
         ({"absent_on": "2026-03-01"}, ViewsAnswer({}), "failed: unavailable"),
     ],
-    ids=["there", "hidden", "beyond 2^53", "no views", "odd", "absent", "the same day", "a second day"],
+    ids=[
+        "there",
+        "hidden",
+        "beyond 2^53",
+        "told when",
+        "told when nobody asked",
+        "no views",
+        "odd",
+        "absent",
+        "the same day",
+        "a second day",
+    ],
 )
 def test_a_video_is_what_was_told_of_it_and_absent_is_not_zero(
     values: dict[str, Any], answer: ViewsAnswer, expected: str

@@ -296,7 +296,8 @@ begin
 end $$;
 
 -- Counts that were measured are true whatever became of the row meanwhile, so a snapshot is kept of every video that is
--- still there; only where nothing had changed and the update still did nothing (`kept`) somebody forbids it.
+-- still there; only where nothing had changed and the update still did nothing (`kept`) somebody forbids it. A snapshot is
+-- of the day in which it is stored; from a journal that is older than an hour, of the moment that the service told.
 create or replace function catchup.put_snapshots(q jsonb, shape jsonb, put jsonb) returns jsonb
 language plpgsql volatile security invoker set search_path = '' as $$
 declare
@@ -320,17 +321,19 @@ begin
         (7, 'daily_views_rate', 'm.rate')) as c(n, name, source) where types ? name;
     execute format(
         'with b as materialized (select distinct on (e.v->''key''->>0) (e.v->''key''->>0)::%1$s as id, (e.v->''counts''->>0)::bigint as v, '
-        '(e.v->''counts''->>1)::bigint as l, (e.v->''counts''->>2)::bigint as c, (e.v->''was''->>%2$L)::numeric as was, (now())::date as today '
-        'from jsonb_array_elements($1) with ordinality as e(v, n) where (e.n - 1)::integer = any ($2)), '
+        '(e.v->''counts''->>1)::bigint as l, (e.v->''counts''->>2)::bigint as c, (e.v->''was''->>%2$L)::numeric as was, h.at, h.at::date as today '
+        'from jsonb_array_elements($1) with ordinality as e(v, n) cross join lateral (select (e.v->''counts''->>3)::timestamptz as told) w '
+        'cross join lateral (select case when w.told < now() - interval ''1 hour'' then w.told else now() end as at) h '
+        'where (e.n - 1)::integer = any ($2)), '
         'm as materialized (select b.*, %3$s as published, p.day as prev_on, coalesce(p.views, b.was) as prev, '
         'round((b.v - p.views) / (b.today - p.day), 4) as rate, %4$s as rank from b join %5$s t on t.%6$I = b.id left join lateral '
         '(select x.snapshot_date as day, x.view_count::numeric as views from %7$s x where x.video_id = b.id and x.snapshot_date < b.today '
         'order by x.snapshot_date desc limit 1) p on true), '
-        'n as materialized (select m.*, clock_timestamp() + %13$s as next, k.tier from m cross join lateral '
+        'n as materialized (select m.*, m.at + %13$s as next, k.tier from m cross join lateral '
         '(select coalesce(m.rank, %14$s) as tier) k), '
         's as (insert into %7$s (%8$s) select %9$s from m order by m.id on conflict (video_id, snapshot_date) do update set %10$s), '
         'd as (insert into catchup.schedule as a (target_no, video_id, next_due, tier, asked_at) select %11$s, n.id::text, n.next, n.tier, '
-        'clock_timestamp() from n order by n.id on conflict (target_no, video_id) do update set next_due = excluded.next_due, '
+        'n.at from n order by n.id on conflict (target_no, video_id) do update set next_due = excluded.next_due, '
         'tier = excluded.tier, asked_at = excluded.asked_at, absent_on = null, unavailable_at = null), '
         'f as (select m.id, m.today, m.prev, m.v, case when m.v < m.prev then ''fell'' else ''jumped'' end as kind from m '
         'where m.v < m.prev or (m.prev > 0 and m.v >= 1000 * m.prev)), '

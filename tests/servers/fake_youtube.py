@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -310,6 +311,7 @@ def _check(asked: Asked) -> tuple[int, dict[str, Any]] | None:
 def _whole(status: int, body: bytes, **headers: str) -> bytes:
     kind = "text/html" if body[:1] == b"<" else "application/json; charset=UTF-8"
     lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}"]
+    lines += [] if "Date" in headers else [f"Date: {formatdate(usegmt=True)}"]
     lines += [] if "Transfer-Encoding" in headers else [f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body

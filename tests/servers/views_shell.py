@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -43,6 +45,16 @@ async def agree(views: ViewsBench, tracked: int | None = None) -> None:
         assert all(now in (before, None) for before, now in zip(own[key], stored, strict=True)), key
     assert tracked in (len(rows), None)
     await views.check()
+
+
+def age_journal(views: ViewsBench, days: int) -> None:
+    """Whatever the service told today, it told so many days ago."""
+    (path,) = (views.state_dir / "journals").glob("*.journal")
+    today = datetime.now(UTC).date()
+    said, before = (f"{day}T".encode() for day in (today, today - timedelta(days=days)))
+    *lines, rest = path.read_bytes().split(b"\n")
+    bodies = [line.partition(b" ")[2].replace(said, before) for line in lines]
+    path.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(body), body) for body in bodies) + rest)
 
 
 async def until(condition: Callable[[], bool]) -> None:
