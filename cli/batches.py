@@ -73,6 +73,8 @@ def show_batch(batch: ChunkId, flags: WorldFlags) -> None:
 
 async def find_chunk(place: Place, wanted: str) -> Chunk:
     """By name or by an unmistakable beginning of it, or by the provider's own id."""
+    if not wanted.strip():  # a shell's variable that is empty is not the only batch there is
+        raise Misconfigured("no batch is named", fix="see `catchup batches list --all`")
     desk = BatchLedger(place.road)
     found = await desk.chunks(chunk=wanted)
     if not found:
@@ -104,7 +106,7 @@ def _chunk_lines(chunk: Chunk) -> list[Line]:
     if chunk.note:
         lines.append(Line("note", clean(chunk.note, 200), "warn"))
     if chunk.is_open:
-        lines.append(Line("next", "catchup batches collect"))
+        lines.append(Line("next", shlex.join(["catchup", "batches", "collect", "--target", clean(chunk.target, 80)])))
     return lines
 
 
@@ -125,12 +127,14 @@ def cancel(batch: ChunkId, flags: CancelFlags) -> None:
         chunk = await find_chunk(place, batch)
         if not chunk.is_open:
             return f"{chunk.chunk} is closed already"
-        said = await _cancel_there(place, chunk, flags) if chunk.batch_id else "it was not handed in yet"
+        said = await _cancel_there(place, chunk, flags)
         if not flags.abandon:
-            return f"{chunk.chunk}: {said}; `catchup submit-batch` takes what was done"
+            again = shlex.join(["catchup", "submit-batch", "--target", clean(chunk.target, 80)])
+            does = "takes what was done" if "provider says" in said else "hands it in, unless --abandon gives it up"
+            return f"{chunk.chunk}: {said}; `{again}` {does}"
         rows = await BatchLedger(place.road).abandon(chunk.chunk)
-        held = show_usd(chunk.reserved_usd)
-        return f"{chunk.chunk}: {said}; given up: {rows:,} rows go again, {held} stay booked as possibly billed"
+        owed = "" if chunk.create_age_s is None else f", {show_usd(chunk.reserved_usd)} stay booked as possibly billed"
+        return f"{chunk.chunk}: {said}; given up: {rows:,} rows go again{owed}"
 
     said = visit(flags, do, needs_ledger=True)
     if flags.json:
@@ -139,7 +143,8 @@ def cancel(batch: ChunkId, flags: CancelFlags) -> None:
         sys.stdout.write(said + "\n")
 
 
-async def _cancel_there(place: Place, chunk: Chunk, flags: WorldFlags) -> str:
+async def _cancel_there(place: Place, chunk: Chunk, flags: CancelFlags) -> str:
+    from jobs.batching.cancelling import cancel_there
     from queries.openai_batches import OpenAIBatches
 
     settings = place.settings
@@ -149,10 +154,9 @@ async def _cancel_there(place: Place, chunk: Chunk, flags: WorldFlags) -> str:
     key = settings.openai_api_key.get_secret_value().strip()
     batches = OpenAIBatches(key, settings.openai_base_url, allow_hosts=hosts)
     try:
-        remote = await batches.cancel(chunk.batch_id)
+        return clean(await cancel_there(batches, chunk, abandon=flags.abandon), 80)
     finally:
         await batches.close()
-    return f"the provider says it is {clean(remote.status, 40)}"
 
 
 @app.command("collect", epilog="Example: catchup batches collect")

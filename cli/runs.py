@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
@@ -238,14 +239,21 @@ class PruneFlags(WorldFlags):
 @app.command("prune", epilog="Example: catchup runs prune --older-than-days 30")
 @takes(PruneFlags)
 def prune(flags: PruneFlags) -> None:
-    """Delete old finished runs from the ledger, and journals of runs that are over; standing verdicts stay."""
+    """Delete old finished runs and batches from the ledger and their files; standing verdicts stay."""
 
     async def do(place: Place) -> dict[str, int]:
+        from jobs.batching.folder import Folder
         from jobs.engine.state_dir import StateDir
+        from queries.batch_ledger import BatchLedger
 
+        desk, before = BatchLedger(place.road), time.time() - flags.older_than_days * 86_400
+        is_open = {chunk.chunk for chunk in await desk.chunks(open_only=True, limit=100_000)}
         over = [run.run_id for run in await place.ledger.runs(1000) if run.state in ("finished", "cancelled")]
         journals = StateDir(place.settings.state_dir).forget(over)
-        return {**await place.ledger.prune(flags.older_than_days), "journals": journals}
+        files = Folder(place.settings.state_dir).forget(before, is_open)
+        batches = await desk.prune(flags.older_than_days)
+        gone = await place.ledger.prune(flags.older_than_days)
+        return {**gone, "journals": journals, "batches": batches, "result files": files}
 
     gone = visit(flags, do, needs_ledger=True)
     if flags.json:

@@ -46,6 +46,8 @@ class Chunk:
     upload_age_s: float | None = None
     create_age_s: float | None = None
     idle_s: float | None = None
+    gone_s: float | None = None
+    """Since a visit first missed a file of its results."""
 
     @property
     def is_balanced(self) -> bool:
@@ -142,8 +144,9 @@ class BatchLedger:
     async def out(self, query: PageQuery, chunk: str, above: int) -> list[Sent]:
         return await self._page(query, {"chunk": chunk, "above": above})
 
-    async def back(self, query: PageQuery, after: tuple[str, int]) -> list[Sent]:
-        return await self._page(query, {"above_chunk": after[0], "above": after[1]})
+    async def back(self, query: PageQuery, run_id: str, after: tuple[str, int]) -> list[Sent]:
+        """Of this run's own chunks: what came back to the run of another slice is for that one."""
+        return await self._page(query, {"run_id": run_id, "above_chunk": after[0], "above": after[1]})
 
     async def put_back(
         self, lease: Lease, chunk: str, reason: str, rows: Sequence[int] | None = None, *, counts: bool = False
@@ -173,6 +176,11 @@ class BatchLedger:
             raise Misconfigured(f"a run is working on {chunk} at this moment", fix="stop it first: `catchup runs list`")
         with believed("catchup_abandon_chunk", writing=True):
             return int(answer["rows"])
+
+    async def prune(self, older_than_days: int) -> int:
+        answer = await self._call("catchup_prune_batches", {"older_than_days": older_than_days})
+        with believed("catchup_prune_batches", writing=True):
+            return int(answer["batches"])
 
     async def _page(self, query: PageQuery, where: Mapping[str, Any]) -> list[Sent]:
         answer = await self._read("catchup_batch_page", {**page_json(query), **where})

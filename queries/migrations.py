@@ -27,7 +27,7 @@ _FUNCTIONS = (
     *("share_rate", "leave_rate", "move_status"),
     *("column_facts", "column_query", "place", "claim_place", "switch_target", "known_keys"),
     *("open_chunk", "claim_rows", "note_chunk", "chunks", "take_chunks", "batch_page", "put_back", "forget_back"),
-    *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit"),
+    *("close_chunk", "abandon_chunk", "learn_limit", "batch_limit", "prune_batches"),
     "page_rows",
     *("quota", "quota_take", "quota_give_back", "quota_close"),
     *("views_due", "views_seed", "views_write", "views_outlook", "views_alive"),

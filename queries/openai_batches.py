@@ -111,6 +111,8 @@ class OpenAIBatches:
         watch = Watch()
 
         async def receive(sdk: openai.AsyncOpenAI) -> Downloaded:
+            # A proxy that ends an answer too early, between two lines, may announce what it sends and no more.
+            of = _count(getattr(await sdk.files.retrieve(file_id), "bytes", 0))
             # Packed, its length could not be compared with what was announced.
             streaming = sdk.files.with_streaming_response.content(
                 file_id, extra_headers={"Accept-Encoding": "identity"}
@@ -123,8 +125,8 @@ class OpenAIBatches:
                         whole.write(piece)
                         watch.moved()
                         if on_bytes is not None:
-                            on_bytes(whole.size, length or 0)
-                    if whole.is_cut(length):
+                            on_bytes(whole.size, length or of)
+                    if whole.is_cut(length) or whole.size < of:
                         raise malformed("a result file that ends too early")
                     return Downloaded(whole.keep(), whole.size)
 

@@ -96,7 +96,7 @@ async def test_f37_a_stuck_batch_is_named_and_rescued_on_request(batch_bench: Ba
     await batch_bench.visit(**LIVE)
     quiet = await batch_bench.visit(**LIVE)
     assert not any("stalled" in note for note in quiet.notes)
-    await age_batches(batch_bench, hours=7)
+    await batch_bench.age(7.0)
     told = await batch_bench.visit(**LIVE)
     assert any("stalled" in note and "--rescue" in note for note in told.notes)
     assert told.exit is Exit.DONE
@@ -106,13 +106,6 @@ async def test_f37_a_stuck_batch_is_named_and_rescued_on_request(batch_bench: Ba
     await finish(batch_bench, rescue=True)
     assert all((await batch_bench.cells()).values())
     assert set(batch_bench.paid().values()) == {1}
-
-
-async def age_batches(bench: BatchBench, *, hours: float) -> None:
-    """As if all of it had happened so much earlier, by the database's clock."""
-    columns = ("made_at", "upload_at", "create_at", "seen_at", "progress_at")
-    sets = ", ".join(f"{name} = {name} - make_interval(secs => {hours * 3600})" for name in columns)
-    await bench.database.run(f"update catchup.batches set {sets}")
 
 
 async def test_f35_a_refusal_for_room_puts_the_rows_back_unpaid(batch_bench: BatchBench) -> None:
@@ -152,9 +145,11 @@ async def test_f38_a_lost_answer_is_looked_for_before_anything_is_done_again(
 
 @pytest.mark.parametrize("yes", [False, True])
 async def test_f39_results_the_provider_has_no_more_are_lost_by_name(batch_bench: BatchBench, yes: bool) -> None:
-    """B10: never pending, never silently paid again: only --yes sends them once more."""
+    """B10: never pending for ever, never silently paid again: only --yes sends them once more."""
     await batch_bench.fill(10)
     batch_bench.fake.batches.script({"match": {"nth": 1}, "lie": {"content": "gone"}})
+    await batch_bench.visit(yes=yes, **LIVE)
+    await batch_bench.age(25.0)
     verdict = await batch_bench.visit(yes=yes, **LIVE)
     paid = batch_bench.paid()
     if yes:

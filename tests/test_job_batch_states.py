@@ -12,7 +12,9 @@ from jobs.batching.states import Act, Next, is_stalled, next_act, say_state
 from queries.batch_ledger import Chunk
 from queries.batches import RemoteBatch
 
-CHUNK = Chunk("run-1", "run", "t", "f", "gpt-4o-mini", "here", "/v1/chat/completions", 9, 900, 100, "0" * 64, 0.1)
+CHUNK = Chunk(
+    "run-1", "run", "t", "f", "gpt-4o-mini", "here", "/v1/chat/completions", 9, 900, 100, "0" * 64, 0.1, out=9
+)
 SENT = replace(CHUNK, file_id="file-1", batch_id="batch-1", upload_age_s=9.0, create_age_s=5.0, files={"input": {}})
 WAIT = Next(Act.WAIT)
 AT_THE_END = {

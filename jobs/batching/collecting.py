@@ -61,10 +61,18 @@ class Collecting:
             tally=live.tally,
         )
         self._was_right = False
+        self._each_usd = 0.0
+        self._fatal: RunFatal | None = None
 
-    async def collect(self, chunk: Chunk, reason: str | None, *, counts: bool) -> None:
-        """`reason` is why a row has no line (states.Next); None leaves such rows out where they are."""
+    async def collect(self, chunk: Chunk, reason: str | None, *, counts: bool) -> RunFatal | None:
+        """`reason` is why a row has no line (states.Next); None leaves such rows out where they are.
+
+        What is to end the run (of a line: no money, no key) is returned: stopping at once would leave the paid lines
+        behind it in the file, at every visit.
+        """
         session = self._session
+        self._fatal = None
+        self._each_usd = chunk.reserved_usd / max(1, chunk.requests)
         paths = [session.folder.result(chunk.chunk, kind) for kind in ("output", "error")]
         results, above = Results(chunk.chunk, chunk.requests, paths), -1
         query = replace(session.query, limit=_ROWS_AT_ONCE)
@@ -89,6 +97,7 @@ class Collecting:
             above = page[-1].n
         if said := results.odd.said(chunk.chunk):
             self._say(said)
+        return self._fatal
 
     async def _take(self, sent: Sent, line: Line, left: _Left) -> None:
         ask = self._ask_of(sent)
@@ -116,11 +125,11 @@ class Collecting:
         return item if isinstance(item, Ask) else None
 
     def _book_unusable(self, sent: Sent, ask: Ask | None) -> None:
-        """Billed, and nothing to show for it: nobody can read what it cost."""
-        if ask is None:
-            return
-        price = self._settling.means.price
-        self.book_possibly(sent.key, price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most))
+        """Billed, and nothing to show for it: nobody can read what it cost; of a changed row, the mean of its file."""
+        usd, price = self._each_usd, self._settling.means.price
+        if ask is not None:
+            usd = price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most)
+        self.book_possibly(sent.key, usd)
 
     def book_possibly(self, key: Key, usd: float) -> None:
         """In the journal as well: what only the ledger knew, a replay would take off again."""
@@ -175,7 +184,7 @@ class Collecting:
     def _refuse(self, sent: Sent, line: Line, error: CatchupError, left: _Left) -> None:
         if isinstance(error, RunFatal):  # key, model, money: no row's fault, and no more is sent
             left.add(sent.n, "refused", counts=False)
-            self._session.stop.ask_for(error)
+            self._fatal = self._fatal or error
         elif isinstance(error, ItemPermanent):
             self._name(sent, error.reason, error.words or error.what)
         elif not line.was_reached and line.code:

@@ -6,7 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 from jobs.batching.provider import NoRoom
-from jobs.batching.states import CAN_BE_CANCELLED, KEPT_S, WARN_AGE_S, Act, Next, is_stalled, next_act, say_state
+from jobs.batching.states import (
+    CAN_BE_CANCELLED,
+    KEPT_S,
+    WARN_AGE_S,
+    Act,
+    Next,
+    is_past_waiting,
+    is_stalled,
+    is_unnamed,
+    next_act,
+    say_state,
+)
 from jobs.engine.verdict import Exit
 from queries.batch_ledger import Chunk
 from queries.batches import RemoteBatch, TokenLimit, read_token_limit
@@ -16,7 +27,7 @@ from queries.openai_errors import classify
 if TYPE_CHECKING:
     from jobs.batching.session import BatchSession
 
-_GONE_AGAIN = (20.0, 40.0)  # a file is not taken for lost because one answer said so
+_GONE_AGAIN = (20.0, 40.0)  # before a file is called lost: not because one answer said so
 _UNTOLD_SHARE = 0.9  # of what was refused, where the refusal names no limit
 _TOO_MUCH_SHARE = 0.8  # of what was refused although the limit that was named is larger
 
@@ -118,14 +129,33 @@ class Driving:
         session = self._session
         session.phase = "collecting"
         chunk, gone = await self._fetch(chunk, remote)
+        is_short = bool(gone) or is_unnamed(remote)
+        if is_short:
+            chunk = await self._provider.note(chunk, gone=True)
         self._keep(chunk)
-        reason = None if gone else todo.reason
-        await session.collecting.collect(chunk, reason, counts=todo.counts)
+        may_come = is_short and not is_past_waiting(chunk)
+        fatal = await session.collecting.collect(chunk, None if gone or may_come else todo.reason, counts=todo.counts)
         if session.stop.is_asked:
             return
-        if gone:
-            await self._lose(chunk)
-            return
+        if is_short and await self._is_still_out(chunk):
+            await (self._say_missing(chunk) if may_come else self._lose(chunk))
+        else:
+            await self._close_collected(chunk, remote, todo)
+        if fatal is not None:  # of some line, after all that was paid is stored
+            session.stop.ask_for(fatal)
+
+    async def _is_still_out(self, chunk: Chunk) -> bool:
+        """Rows that had no line in what was there."""
+        return self._keep(await self._provider.note(chunk)).out > 0
+
+    async def _say_missing(self, chunk: Chunk) -> None:
+        self._session.waiting_for = f"the results of {chunk.chunk}"
+        self._session.say(
+            f"{chunk.chunk} has ended, and the provider does not have its results at this moment: they are asked "
+            f"for at every visit, and called lost after a day (by now {(chunk.gone_s or 0.0) / 3600:.1f} h)"
+        )
+
+    async def _close_collected(self, chunk: Chunk, remote: RemoteBatch, todo: Next) -> None:
         if todo.reason == "no room" and (told := read_token_limit(remote)) is not None:
             await self._learn(chunk, told)
         await self._close(chunk)
@@ -133,7 +163,8 @@ class Driving:
             self._stop_for_refusal(chunk, remote)
 
     async def _fetch(self, chunk: Chunk, remote: RemoteBatch) -> tuple[Chunk, list[str]]:
-        for wait_s in (*_GONE_AGAIN, None):
+        again = _GONE_AGAIN if is_past_waiting(chunk) else ()
+        for wait_s in (*again, None):
             chunk, gone = await self._provider.fetch(chunk, remote)
             if not gone or wait_s is None:
                 break

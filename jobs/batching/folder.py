@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from queries.batch_ledger import Chunk
@@ -25,6 +26,22 @@ class Folder:
 
     def result(self, chunk: str, kind: str) -> Path:
         return self.path / f"{chunk}.{kind}.jsonl"
+
+    def hash_of(self, chunk: str, kind: str) -> str:
+        """Empty where it is not there."""
+        path = self.result(chunk, kind)
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def forget(self, before: float, keep: Collection[str]) -> int:
+        """Removes what is older than this Unix time, except for chunks that are not collected yet."""
+        old = [path for path in self.path.glob("*.jsonl") if path.name.split(".")[0] not in keep]
+        old = [path for path in old if path.stat().st_mtime < before]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
 
     def sweep(self, run_id: str, keep: Iterable[str]) -> None:
         """Files that a killed process had not finished writing."""

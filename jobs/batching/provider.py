@@ -136,13 +136,18 @@ class Provider:
         """Both files, kept here under their hash; returns the kinds that the provider has not any more."""
         gone = []
         for kind, file_id in (("output", remote.output_file_id), ("error", remote.error_file_id)):
-            if not file_id or (kind in chunk.files and self._folder.result(chunk.chunk, kind).exists()):
+            if not file_id or self._is_here(chunk, kind, file_id):
                 continue
             try:
                 chunk = await self._fetch_one(chunk, kind, file_id)
             except Gone:
                 gone.append(kind)
         return chunk, gone
+
+    def _is_here(self, chunk: Chunk, kind: str, file_id: str) -> bool:
+        """As it came: a file that was changed since is asked for again."""
+        known = chunk.files.get(kind, {})
+        return bool(known) and (file_id, self._folder.hash_of(chunk.chunk, kind)) == (known["id"], known["sha256"])
 
     async def _fetch_one(self, chunk: Chunk, kind: str, file_id: str) -> Chunk:
         path = self._folder.result(chunk.chunk, kind)

@@ -74,6 +74,7 @@ class BatchSession(Session):
         await self.replay()
         self.folder.prepare()
         await self._take_over()
+        self.selection.admitted += sum(chunk.out for chunk in self.chunks.values())  # by earlier visits, and not back
         self.is_proven = self.made > 0 or bool(self.opened.record and self.opened.record.books.get("wrote"))
         self.folder.sweep(self.opened.run_id, self.chunks)
         await self._learn_ratio()
@@ -113,6 +114,13 @@ class BatchSession(Session):
                 Exit.REFUSED,
                 f"{', '.join(odd)} was handed in with another prompt, model or setting",
                 "collect it with the old settings, or give it up: `catchup batches cancel --abandon`",
+            )
+        away = {chunk.place: chunk.chunk for chunk in taken.chunks if chunk.place != self.errand.place}
+        for place, chunk in away.items():
+            self.stop.ask(
+                Exit.REFUSED,
+                f"{chunk} was handed in at {place}, and this visit is to {self.errand.place}",
+                "set OPENAI_BASE_URL as it was, or give it up: `catchup batches cancel --abandon`",
             )
         self.chunks = {chunk.chunk: chunk for chunk in taken.chunks}
         self.made, self.back = taken.made, taken.back
@@ -178,7 +186,8 @@ class BatchSession(Session):
 
     async def _came_back(self) -> AsyncGenerator[Row, None]:
         query, after = replace(self.query, limit=_BACK_AT_ONCE), ("", -1)
-        while page := await self.database.insist(lambda after=after: self.desk.back(query, after)):  # type: ignore[misc]
+        run_id = self.opened.run_id
+        while page := await self.database.insist(lambda after=after: self.desk.back(query, run_id, after)):  # type: ignore[misc]
             lost = [sent.key for sent in page if sent.row is None or not sent.is_pending]
             if lost:
                 await self.forget(lost)

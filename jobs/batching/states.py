@@ -11,6 +11,7 @@ from queries.batches import IN_PROGRESS, KEPT_DAYS, VALIDATING, RemoteBatch, rea
 STALE_S = 25 * 3_600.0  # the provider says 24 h; an hour later it has broken its word
 WARN_AGE_S = 20 * 86_400.0
 KEPT_S = KEPT_DAYS * 86_400.0
+PATIENCE_S = 86_400.0  # a file that is missing may come back so long: sending its rows again would be paid again
 KNOWN = frozenset(
     {"validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"}
 )
@@ -39,16 +40,22 @@ class Next:
 def next_act(chunk: Chunk, remote: RemoteBatch | None, *, has_file: bool) -> Next:
     """`remote` is what the provider said just now; `has_file` that the file we wrote is still here."""
     if not chunk.batch_id:
-        if chunk.file_id or chunk.create_age_s is not None:
-            return Next(Act.CREATE)
-        if has_file or chunk.upload_age_s is not None:
-            return Next(Act.UPLOAD)
-        return Next(Act.PUT_BACK, "its file is not here")
+        return _on_the_way(chunk, has_file=has_file)
     if remote is None:
         return Next(Act.POLL)
     if not remote.has_ended:
         return Next(Act.WAIT)
     return _at_the_end(remote)
+
+
+def _on_the_way(chunk: Chunk, *, has_file: bool) -> Next:
+    if not chunk.out:  # they were put back, and the process died before it could close this
+        return Next(Act.PUT_BACK, "nothing of it is out")
+    if chunk.file_id or chunk.create_age_s is not None:
+        return Next(Act.CREATE)
+    if has_file or chunk.upload_age_s is not None:
+        return Next(Act.UPLOAD)
+    return Next(Act.PUT_BACK, "its file is not here")
 
 
 def _at_the_end(remote: RemoteBatch) -> Next:
@@ -62,6 +69,16 @@ def _at_the_end(remote: RemoteBatch) -> Next:
         case _:
             reason = "no room" if read_token_limit(remote) else "refused"
             return Next(Act.COLLECT if has_results else Act.PUT_BACK, reason)
+
+
+def is_unnamed(remote: RemoteBatch) -> bool:
+    """It says that lines are done and names no file of them; counts are not believed, but are a reason to wait."""
+    return remote.completed > 0 and not remote.output_file_id and remote.status != "failed"
+
+
+def is_past_waiting(chunk: Chunk) -> bool:
+    """A file that is missing now is not taken for late any more."""
+    return (chunk.create_age_s or 0.0) >= KEPT_S or (chunk.gone_s or 0.0) >= PATIENCE_S
 
 
 def is_stalled(chunk: Chunk, remote: RemoteBatch, stall_s: float) -> bool:

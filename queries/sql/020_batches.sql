@@ -46,7 +46,9 @@ create table if not exists catchup.batch_rows (
     primary key (chunk, n)
 );
 create unique index if not exists batch_rows_out on catchup.batch_rows (target, key) where state = 'out';
-create index if not exists batch_rows_back on catchup.batch_rows (target, key) where state = 'back';
+-- Every write looks here for its rows, whichever state they are in: a partial index would not be used for that.
+create index if not exists batch_rows_by_key on catchup.batch_rows (target, key);
+drop index if exists catchup.batch_rows_back;
 
 -- What a refusal told of an organisation's room, whose name nobody tells us: the provider's address stands for it.
 create table if not exists catchup.batch_limits (
@@ -72,7 +74,8 @@ language sql stable security invoker set search_path = '' set timezone = 'UTC' a
         'age_s', extract(epoch from now() - b.made_at),
         'upload_age_s', extract(epoch from now() - b.upload_at),
         'create_age_s', extract(epoch from now() - b.create_at),
-        'idle_s', extract(epoch from now() - b.progress_at))
+        'idle_s', extract(epoch from now() - b.progress_at),
+        'gone_s', extract(epoch from now()) - (b.files->'gone'->>'at')::numeric)
 $$;
 
 -- Money that is promised to a batch and not yet settled: it is not given back before.
@@ -121,7 +124,8 @@ begin
     return jsonb_build_object('claimed', claimed);
 end $$;
 
--- What was done, or is about to be done, to a chunk. Progress is a change of what the provider says.
+-- What was done, or is about to be done, to a chunk. Progress is a change of what the provider says; of a file that is
+-- `gone` the first time stays.
 create or replace function public.catchup_note_chunk(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' set timezone = 'UTC' as $$
 declare
@@ -138,7 +142,8 @@ begin
         size_bytes = coalesce((c->>'size_bytes')::bigint, b.size_bytes),
         requests = coalesce((c->>'requests')::integer, b.requests), tokens = coalesce((c->>'tokens')::bigint, b.tokens),
         reserved_usd = coalesce((c->>'reserved_usd')::numeric, b.reserved_usd),
-        files = b.files || coalesce(c->'files', '{}'),
+        files = case when c ? 'gone' then jsonb_build_object('gone', jsonb_build_object('at', extract(epoch from now()))) else '{}' end
+            || b.files || coalesce(c->'files', '{}'),
         upload_at = case when c ? 'forget_tries' then null when c ? 'uploading' then now() else b.upload_at end,
         create_at = case when c ? 'forget_tries' then null when c ? 'creating' then now() else b.create_at end,
         seen_at = case when c ? 'remote' then now() else b.seen_at end,
@@ -175,10 +180,11 @@ begin
     from catchup.batches b where b.run_id = q->>'run_id' and b.is_open;
     return jsonb_build_object('chunks', taken,
         'made', (select count(*) from catchup.batches b where b.run_id = q->>'run_id'),
-        'back', (select count(*) from catchup.batch_rows r where r.target = q->>'target' and r.state = 'back'));
+        'back', (select count(*) from catchup.batch_rows r join catchup.batches b using (chunk)
+            where r.target = q->>'target' and r.state = 'back' and b.run_id = q->>'run_id'));
 end $$;
 
--- Rows of a chunk that are out (or of a target that came back), each beside itself as the table has it now.
+-- Rows of a chunk that are out (or that came back to a run), each beside itself as the table has it now.
 create or replace function public.catchup_batch_page(p text) returns jsonb
 language plpgsql stable security invoker
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
@@ -201,8 +207,9 @@ begin
         'from b left join %11$s t on %12$s left join lateral (select %13$s as rows) j on true',
         catchup.incoming_key_sql(spec, shape->'types', 'r.key::jsonb'),
         case when q->>'chunk' is not null then format('r.chunk = %L and r.state = ''out'' and r.n > %s', q->>'chunk', (q->>'above')::integer)
-            else format('r.target = %L and r.state = ''back'' and (r.chunk, r.n) > (%L, %s)', q->>'target',
-                coalesce(q->>'above_chunk', ''), coalesce((q->>'above')::integer, -1)) end,
+            else format('r.target = %L and r.state = ''back'' and (r.chunk, r.n) > (%L, %s) and exists '
+                '(select 1 from catchup.batches o where o.chunk = r.chunk and o.run_id = %L)', q->>'target',
+                coalesce(q->>'above_chunk', ''), coalesce((q->>'above')::integer, -1), q->>'run_id') end,
         (q->>'limit')::integer, spec->'key'->>0, catchup.key_sql(spec), catchup.guard_sql(spec, 'j.rows'),
         catchup.object_sql(catchup.shown(spec), ''), catchup.object_sql(spec->'cells', '::text'),
         catchup.known_sql(q, catchup.guard_sql(spec, 'j.rows')),
@@ -310,7 +317,8 @@ language sql stable security invoker set search_path = '' as $$
             from catchup.batches b where (b.place, b.model) = (p::jsonb->0->>'place', p::jsonb->0->>'model') and b.is_open))
 $$;
 
--- An operator gives up what a chunk may still bring: its rows are candidates again, and what it held stays booked.
+-- An operator gives up what a chunk may still bring: its rows are candidates again, and what it held stays booked, unless
+-- nobody ever tried to make a batch of it.
 create or replace function public.catchup_abandon_chunk(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
@@ -324,9 +332,22 @@ begin
     delete from catchup.batch_rows r where r.chunk = of_chunk and r.state = 'out';
     get diagnostics n_out = row_count;
     update catchup.runs r set possibly_usd = r.possibly_usd + b.reserved_usd from catchup.batches b
-    where b.chunk = of_chunk and b.is_open and r.run_id = b.run_id;
+    where b.chunk = of_chunk and b.is_open and r.run_id = b.run_id and (b.batch_id <> '' or b.create_at is not null);
     update catchup.batches b set is_open = false, reserved_usd = 0, closed_at = now(), note = 'given up',
         books = catchup.add_counts(b.books, jsonb_build_object('given up', n_out))
     where b.chunk = of_chunk and b.is_open;
     return jsonb_build_object('ok', found, 'rows', n_out);
+end $$;
+
+-- Batches that were collected so long ago; those of a run that goes on stay, for their number names its next one.
+create or replace function public.catchup_prune_batches(p text) returns jsonb
+language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
+declare
+    n_batches bigint;
+begin
+    delete from catchup.batches b
+    where not b.is_open and b.closed_at < now() - make_interval(days => (p::jsonb->0->>'older_than_days')::integer)
+        and not exists (select 1 from catchup.runs r where r.run_id = b.run_id and r.state in ('running', 'stopped'));
+    get diagnostics n_batches = row_count;
+    return jsonb_build_object('batches', n_batches);
 end $$;

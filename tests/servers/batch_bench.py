@@ -51,6 +51,7 @@ async def visit(
     service: Service | None = None,
     space: VectorSpace | None = None,
     run: type[BatchRun] = BatchRun,
+    place: str = "",
     **options: Any,
 ) -> Verdict:
     """One start of the command; the flags of batches and of runs may be mixed."""
@@ -73,7 +74,7 @@ async def visit(
         clock or LeapClock(),
         space,
     )
-    bench.running = run(BatchWork(work, made, BatchOptions(**mine), bench.fake.url))
+    bench.running = run(BatchWork(work, made, BatchOptions(**mine), place or bench.fake.url))
     try:
         return await bench.running.go()
     finally:
@@ -93,6 +94,17 @@ class BatchBench(Bench):
 
     async def visit(self, **options: Any) -> Verdict:
         return await visit(self, **{"clock": self.clock, **options})
+
+    async def age(self, hours: float) -> None:
+        """As if all that the ledger has of batches had happened so much earlier, by the database's clock."""
+        columns = ("made_at", "upload_at", "create_at", "seen_at", "progress_at", "closed_at")
+        sets = [f"{name} = {name} - make_interval(secs => {hours * 3600})" for name in columns]
+        gone = f"jsonb_set(files, '{{gone,at}}', to_jsonb((files->'gone'->>'at')::float8 - {hours * 3600}))"
+        sets.append(f"files = case when files ? 'gone' then {gone} else files end")
+        await self.database.run(f"update catchup.batches set {', '.join(sets)}")
+        await self.database.run(
+            f"update catchup.runs set updated_at = updated_at - make_interval(hours => {int(hours)})"
+        )
 
     async def chunks(self) -> list[dict[str, Any]]:
         rows = await self.database.run("select to_jsonb(b) from catchup.batches b order by chunk")
