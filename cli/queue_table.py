@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from cli.target_tables import Strict
+from cli.target_tables import Seconds, Strict
 from jobs.messages import QUEUE_NAME, MessageLayout
 
 _NAME = f"^{QUEUE_NAME.pattern}$"
@@ -16,7 +16,10 @@ SCHEMES = ("redis", "rediss", "amqp", "amqps")
 
 
 class QueueTable(Strict):
-    """`namespace` is the prefix of Dramatiq's keys in Redis."""
+    """`namespace` is the prefix of Dramatiq's keys in Redis.
+
+    `redelivered_after` is for `catchup worker` at a Redis: Dramatiq's heartbeat timeout, Celery's visibility timeout.
+    """
 
     library: Literal["dramatiq", "celery"]
     name: Name = "video_processing"
@@ -24,6 +27,7 @@ class QueueTable(Strict):
     args: tuple[Any, ...] = ("{id}",)
     kwargs: dict[str, Any] = Field(default_factory=dict)
     namespace: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")] = "dramatiq"
+    redelivered_after: Seconds | None = None
 
     @model_validator(mode="after")
     def _understood(self) -> QueueTable:

@@ -65,7 +65,7 @@ def open_consumer(settings: Settings) -> Consumer:
     if queue.library == "celery":
         from queries.celery_consumer import CeleryConsumer
 
-        return CeleryConsumer(url, queue.name, queue.task, where)
+        return CeleryConsumer(url, queue.name, queue.task, where, queue.redelivered_after)
     from queries.dramatiq_consumer import DramatiqConsumer
 
-    return DramatiqConsumer(url, queue.name, queue.task, queue.namespace, where)
+    return DramatiqConsumer(url, queue.name, queue.task, queue.namespace, where, queue.redelivered_after)

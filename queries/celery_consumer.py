@@ -19,10 +19,10 @@ _STEP_S = 0.2
 
 
 class CeleryConsumer:
-    def __init__(self, url: str, queue: str, task: str, where: str, visibility_s: float | None = None) -> None:
-        """`visibility_s`: after this long Redis gives an unacknowledged message to somebody else."""
+    def __init__(self, url: str, queue: str, task: str, where: str, redelivered_s: float | None = None) -> None:
+        """`redelivered_s`: after this long without an acknowledgement Redis gives a message to somebody else."""
         self._url, self._queue, self._task = url, queue, task
-        self._visibility_s = visibility_s
+        self._redelivered_s = redelivered_s
         self.where = where
         self._on_redis = url.startswith("redis")
         self._controller: Any = None
@@ -66,8 +66,8 @@ class CeleryConsumer:
 
         app = Celery("catchup", broker=self._url, set_as_current=False)
         options: dict[str, Any] = {}
-        if self._on_redis and self._visibility_s is not None:
-            options["visibility_timeout"] = self._visibility_s
+        if self._on_redis and self._redelivered_s is not None:
+            options["visibility_timeout"] = self._redelivered_s
         app.conf.update(
             task_acks_late=True,
             task_reject_on_worker_lost=True,

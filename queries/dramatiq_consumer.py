@@ -14,10 +14,17 @@ _HELD = 1
 _DELAYED_HELD = 100
 _POLL_MS = 500
 _AGAIN_S = 2.0
+# Of a million: how often asking for a message also looks for those of dead workers. Dramatiq's 1,000 is for workers that
+# ask all the time; one with a single message in hand asks once a video.
+_LOOKS_FOR_THE_DEAD = 50_000
 
 
 class DramatiqConsumer:
-    def __init__(self, url: str, queue: str, task: str, namespace: str, where: str) -> None:
+    def __init__(
+        self, url: str, queue: str, task: str, namespace: str, where: str, redelivered_s: float | None = None
+    ) -> None:
+        """`redelivered_s`: after this long without a sign of life from its worker Redis gives a message to another."""
+        self._redelivered_s = redelivered_s
         self._url, self._queue, self._task, self._namespace = url, queue, task, namespace
         self.where = where
         self._worker: Any = None
@@ -59,7 +66,10 @@ class DramatiqConsumer:
         if self._on_redis:
             from dramatiq.brokers.redis import RedisBroker  # noqa: PLC0415
 
-            return RedisBroker(url=self._url, namespace=self._namespace, middleware=middleware)  # type: ignore[no-untyped-call]
+            more: dict[str, Any] = {"maintenance_chance": _LOOKS_FOR_THE_DEAD}
+            if self._redelivered_s is not None:
+                more["heartbeat_timeout"] = round(self._redelivered_s * 1000)
+            return RedisBroker(url=self._url, namespace=self._namespace, middleware=middleware, **more)  # type: ignore[no-untyped-call]
         from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415
 
         return RabbitmqBroker(url=self._url, confirm_delivery=True, middleware=middleware)

@@ -93,7 +93,9 @@ class _OnRedis(_Dramatiq):
 
         # redis-py 6 and later repeats a command three times by itself: a message would be doubled unseen
         client = redis.Redis.from_url(self._url, socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
-        broker: Broker = RedisBroker(client=client, middleware=[], namespace=self._namespace)  # type: ignore[no-untyped-call]
+        # a sender moves no messages of dead workers: that is for workers, who know how long one of theirs may be silent
+        quiet: dict[str, Any] = {"middleware": [], "maintenance_chance": 0}
+        broker: Broker = RedisBroker(client=client, namespace=self._namespace, **quiet)  # type: ignore[no-untyped-call]
         return broker
 
     def _look(self, broker: Any) -> QueueFacts:
