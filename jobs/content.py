@@ -54,9 +54,7 @@ def is_binary(text: str) -> bool:
     is_odd = "\ufffd" in head or not _is_plain(head)
     if is_odd and len(_ODD.findall(head)) > _CONTROL_SHARE_MOST * len(head):
         return True
-    return (
-        len(head) >= 200 and re.fullmatch(r"[A-Za-z0-9+/=\r\n]+", head) is not None and max(map(len, head.split())) > 60
-    )
+    return len(head) >= 200 and _BASE64.fullmatch(head) is not None and max(map(len, head.split())) > 60
 
 
 def _is_unspaced(text: str) -> bool:

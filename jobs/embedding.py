@@ -88,7 +88,8 @@ class Embedding:
     def id_of(self, key: Key, number: int) -> str:
         """The same row and chunk always have the same id, so that storing again overwrites; others never have it."""
         # The number first: a key may have "{n}" in it.
-        return self.vector_id.replace("{n}", str(number)).replace("{key}", _write_key(key))
+        template = self.vector_id.replace("{n}", str(number)) if "{n}" in self.vector_id else self.vector_id
+        return template.replace("{key}", _write_key(key))
 
     def ids_of(self, key: Key, parts: int, start: int = 0) -> tuple[str, ...]:
         return tuple(self.id_of(key, number) for number in range(start, parts))
@@ -126,20 +127,16 @@ def embedding_with(base: Embedding, changes: Mapping[str, Any]) -> Embedding:
 
 
 def _plain(value: object) -> Value | None:
-    match value:
-        case str():
-            return content.clean(value)[:SNIPPET] or None
-        case bool() | int() | float():
-            return value
-        case _:
-            return None
+    if isinstance(value, str):
+        return content.clean(value)[:SNIPPET] or None
+    return value if isinstance(value, bool | int | float) else None
 
 
 def _write_key(key: Key) -> str:
     """In ASCII, as Pinecone asks for, and never alike for two keys."""
     if len(key) > 1:
         return ":".join(quote(part, safe=_AS_IT_IS_OF_MANY) for part in key)
-    is_plain = key[0].isascii() and not _QUOTED.search(key[0])
+    is_plain = key[0].isascii() and ("%" not in key[0] or not _QUOTED.search(key[0]))
     return key[0] if is_plain else quote(key[0], safe=_AS_IT_IS)
 
 

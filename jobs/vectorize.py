@@ -106,8 +106,8 @@ def _chunks(row: Row, means: Means) -> list[Chunk]:
     target, chunking = means.target, _embedding(means).chunking
     if chunking.kind == "segments":
         return chunk_segments(_segments(row, target), chunking, means.tokens.count)
-    text = content.clean("\n".join(str(value) for name in target.text if (value := row.values.get(name))))
-    size = len(text.encode())
+    text = content.clean("\n".join([str(value) for name in target.text if (value := row.values.get(name))]))
+    size = len(text) if text.isascii() else len(text.encode())
     if chunking.kind == "whole" and size < TEXT_TOKENS_MOST and not means.is_plan:
         return [Chunk(text, size // _BYTES_PER_TOKEN + 1)] if text else []
     return chunk_text(text, chunking, means.tokens.count)
@@ -138,7 +138,7 @@ def _ask_for(rows: Sequence[Row], texts: tuple[str, ...], means: Means, tokens: 
         request=EmbedRequest(means.model, texts, embedding.dimensions),
         tokens_in=tokens,
         source=texts[0],
-        tokens_worst=max(tokens, sum(len(text.encode()) for text in texts)),
+        tokens_worst=max(tokens, sum([len(text) if text.isascii() else len(text.encode()) for text in texts])),
         answer_bytes=4_096 + len(texts) * embedding.dimensions * _VECTOR_BYTES,
         texts=len(texts),
         about=chunks,

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -55,17 +55,14 @@ class DsnRoad:
 
     async def read(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         async with self._connected(writing=False) as connection:
-            # One message of two statements is one transaction and one round trip.
-            query = sql.SQL("set transaction read only; select {}({}::text)")
-            said = query.format(sql.Identifier("public", function), sql.Literal(as_argument(payload)))
-            cursor = await connection.execute(said)
+            cursor = await connection.execute(_reading_sql("select {}({}::text)", function, payload))
             cursor.nextset()
             return _one_object(await cursor.fetchone(), function, writing=False)
 
     async def read_rows(self, function: str, payload: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        async with self._connected(writing=False) as connection, connection.transaction():
-            await connection.execute("set transaction read only")
-            cursor = await connection.execute(_rows_sql(function), (as_argument(payload),))
+        async with self._connected(writing=False) as connection:
+            cursor = await connection.execute(_reading_sql("select * from {}({}::text)", function, payload))
+            cursor.nextset()
             return await cursor.fetchall()
 
     async def peek(
@@ -150,8 +147,10 @@ def _call_sql(function: str) -> sql.Composed:
     return sql.SQL("select {}(%s::text)").format(sql.Identifier("public", function))
 
 
-def _rows_sql(function: str) -> sql.Composed:
-    return sql.SQL("select * from {}(%s::text)").format(sql.Identifier("public", function))
+def _reading_sql(select: LiteralString, function: str, payload: Mapping[str, Any]) -> sql.Composed:
+    """One message of two statements: one transaction, one round trip, and the database itself refuses a write."""
+    said = sql.Literal(as_argument(payload))  # quoted by the connection that sends it
+    return sql.SQL("set transaction read only; " + select).format(sql.Identifier("public", function), said)
 
 
 def _one_object(row: Any, function: str, *, writing: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from queries.ledger_json import parse_key, parse_known
+from queries.ledger_json import parse_known
 from queries.table import Page, Row, TableSpec
 
 _ANY = msgspec.json.Decoder()
@@ -46,11 +46,16 @@ def parse_values(text: str) -> dict[str, Any]:
     return found
 
 
-def parse_page_rows(found: Sequence[tuple[Any, ...]], spec: TableSpec) -> Page:
-    """In the order of catchup_page_rows' columns."""
+def parse_page_rows(found: Sequence[tuple[Any, ...]], spec: TableSpec, *, in_window: bool = False) -> Page:
+    """In the order of catchup_page_rows' columns; the last row of a window tells how far it reached."""
+    end = None
+    if in_window:
+        *found, (end, *_) = found
     rows = [_parse_row(each) for each in found]
     if any(len(row.key) != len(spec.key) for row in rows):
         raise ValueError("a key of another length")
+    if in_window:
+        return Page(rows, None if end is None else tuple(_KEY.decode(end)))
     return Page(rows, rows[-1].key if rows else None)
 
 
@@ -59,7 +64,7 @@ def _parse_row(told: tuple[Any, ...]) -> Row:
     if not isinstance(guard, str) or not isinstance(values, str):
         raise TypeError("no row")
     return Row(
-        key=parse_key(_KEY.decode(key)),
+        key=tuple(_KEY.decode(key)),
         guard=guard,
         values=Told(values),
         was=_WAS.decode(was),

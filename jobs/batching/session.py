@@ -44,7 +44,7 @@ class BatchSession(Session):
         books: Books,
     ) -> None:
         super().__init__(errand.work, database, stop, opened, query, books)
-        self._scan = Scan(errand.work.ledger, database, self.query, errand.work.clock, quickly=True)
+        self._scan = Scan(errand.work.ledger, database, self.query, errand.work.clock)
         self.errand = errand
         self.desk = errand.desk
         self.lease = opened.lease

@@ -71,7 +71,7 @@ class Survey:
 async def survey(errand: BatchWork, database: Database, query: PageQuery, tokens_most: int | None) -> Survey:
     """Walks as the run would, up to --limit."""
     found, means, limit = Survey(), errand.means, errand.work.options.limit
-    scan = Scan(errand.work.ledger, database, query, errand.work.clock, quickly=True)
+    scan = Scan(errand.work.ledger, database, query, errand.work.clock)
     with Preparing(recipe_of(errand.work.job, means)) as preparing:
         async for ready in preparing.ahead(scan.pages_from(query.above)):
             if limit is not None and found.requests >= limit:

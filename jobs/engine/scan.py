@@ -24,10 +24,8 @@ _LISTED_MOST = 60  # keys a request: servers cut a URL at 8 kB
 class Scan:
     """One page ahead of the work, sized by what the rows weigh and how fast the database answers."""
 
-    def __init__(
-        self, ledger: Ledger, database: Database, query: PageQuery, clock: Clock, *, quickly: bool = False
-    ) -> None:
-        self._look = ledger.look_quickly if quickly else ledger.look
+    def __init__(self, ledger: Ledger, database: Database, query: PageQuery, clock: Clock) -> None:
+        self._look = ledger.look_quickly
         self._database = database
         self._query = query
         self._clock = clock
@@ -84,7 +82,11 @@ class Scan:
 def _weight(row: Row) -> int:
     if isinstance(row.values, Told):
         return len(row.values.text) + sum(_size(value) for each in row.joined for value in each.values())
-    return sum(_size(value) for each in (row.values, *row.joined) for value in each.values())
+    size = 0
+    for each in (row.values, *row.joined):
+        for value in each.values():
+            size += _OTHER_BYTES + len(value) if type(value) is str else _size(value)
+    return size
 
 
 def _size(value: object) -> int:

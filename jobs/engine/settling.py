@@ -101,7 +101,8 @@ class Settling:
 
     def _paid(self, good: Good, answer: Answer) -> Paid:
         sources = {"answer": good.text, "model": answer.model, "now": "now"}
-        sources |= {f"answer.{name}": write_array(parts) for name, parts in good.more.items()}
+        if good.more:
+            sources |= {f"answer.{name}": write_array(parts) for name, parts in good.more.items()}
         cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
         return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop, is_sent=good.is_sent)
 

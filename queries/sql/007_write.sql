@@ -105,12 +105,14 @@ begin
     select s.source_no into source from catchup.sources s
     where (s.target_no, s.run_id, s.prompt_hash, s.model) = (of_target, q->>'run_id', q->>'prompt_hash', q->>'model');
     insert into catchup.provenance (target_no, key, guard, source_no, parts)
-    select distinct on (e.v->'key') of_target, (e.v->'key')::text, (e.v->>'guard')::uuid, source,
-        greatest((e.v->>'parts')::integer, 1, case when q->'changed' ? (e.n - 1)::text then (select p.parts
-            from catchup.provenance p where p.target_no = of_target and p.key = (e.v->'key')::text) end)
-    from jsonb_array_elements(q->'rows') with ordinality as e(v, n)
-    where (e.n - 1)::integer = any (wrote) or ((e.v->>'elsewhere')::boolean and q->'changed' ? (e.n - 1)::text)
-    order by e.v->'key'
+    select distinct on (r.key) of_target, r.key, (r.v->>'guard')::uuid, source,
+        greatest((r.v->>'parts')::integer, 1, case when q->'changed' ? r.i::text then (select p.parts
+            from catchup.provenance p where p.target_no = of_target and p.key = r.key) end)
+    from (select e.v, (e.n - 1)::integer as i, (e.v->'key')::text collate "C" as key
+          from jsonb_array_elements(q->'rows') with ordinality as e(v, n)) r
+    left join unnest(wrote) as w(i) using (i)
+    where w.i is not null or ((r.v->>'elsewhere')::boolean and q->'changed' ? r.i::text)
+    order by r.key
     on conflict (target_no, key) do update set guard = excluded.guard, source_no = excluded.source_no,
         parts = excluded.parts;
 end $$;
