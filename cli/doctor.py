@@ -56,10 +56,20 @@ def _settings_lines(settings: Settings) -> list[Line]:
         Line("provider", f"{provider}, {'a key is set' if settings.openai_api_key else 'no key is set'}"),
         Line("pinecone", "a key is set" if settings.pinecone_api_key else "no key is set"),
         Line("youtube", "a key is set" if settings.youtube_api_key else "no key is set"),
+        Line("broker", _show_broker(settings)),
         Line("ceilings", said or "none: only --max-cost limits a run", "" if said else "warn"),
         Line("outage", f"given up after {show_duration(limits.max_outage)}; database load {limits.db_load:.0%}"),
     ]
     return lines + [Line("warning", clean(text, 300), "warn") for text in settings.warnings]
+
+
+def _show_broker(settings: Settings) -> str:
+    if settings.broker_url is None:
+        return "none is set"
+    host = urlsplit(settings.broker_url.get_secret_value().strip()).hostname
+    queue = settings.queue
+    whose = f"queue {queue.name} of {queue.library}, task {queue.task}" if queue else "whose workers is not: [queue]"
+    return clean(f"{host}, {whose}")
 
 
 def _state_lines(settings: Settings) -> list[Line]:
@@ -109,7 +119,8 @@ async def _target_lines(place: Place, target: Target) -> list[Line]:
     except CatchupError as error:
         return [Line(target.name, clean(f"{error.what}; {error.fix}", 300), "bad")]
     kept = "the database itself: this role can update nothing else" if hello.least_privilege else "our functions only"
-    lines = [Line(target.name, f"table {target.spec.table}, ~{facts.estimated_rows:,} rows; cells kept by {kept}")]
+    rows = f"~{facts.estimated_rows:,} rows" if facts.estimated_rows else "not analyzed by Postgres yet, or empty"
+    lines = [Line(target.name, f"table {target.spec.table}, {rows}; cells kept by {kept}")]
     if target.spec.pending and not facts.pending_index:
         lines.append(Line(target.name, "no partial index on what is pending: `catchup migrate` prints one", "warn"))
     fires = (*facts.triggers, *(f"publication {name}" for name in facts.publications))

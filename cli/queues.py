@@ -14,20 +14,21 @@ if TYPE_CHECKING:
     from queries.messages import Queue
     from queries.publishing import Publisher, Still
 
-_BOTH = "or say --inline to do the work here, with a model"
 
-
-def check_queue(settings: Settings) -> None:
-    """With neither a broker nor --inline there is nothing that could be meant."""
+def check_queue(settings: Settings, *, may_be_inline: bool = False) -> None:
+    """With neither a broker nor --inline (where a command has it) there is nothing that could be meant."""
+    missed, way_out = "", ""
+    if may_be_inline:
+        missed, way_out = ", and --inline was not said", "; or say --inline to do the work here, with a model"
     if settings.broker_url is None:
         raise Misconfigured(
-            "no broker is set, and --inline was not said",
-            fix=f"set BROKER_URL (redis:// or amqp://, see .env.example) and [queue] in catchup.toml; {_BOTH}",
+            f"no broker is set{missed}",
+            fix=f"set BROKER_URL (redis:// or amqp://, see .env.example) and [queue] in catchup.toml{way_out}",
         )
     if settings.queue is None:
         raise Misconfigured(
             "BROKER_URL is set, and whose workers listen there is not",
-            fix=f'add [queue] with library = "dramatiq" or "celery" to catchup.toml ; {_BOTH}',
+            fix=f'add [queue] with library = "dramatiq" or "celery" to catchup.toml{way_out}',
         )
 
 

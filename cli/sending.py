@@ -47,7 +47,7 @@ async def make_sending(
     from queries.prices import Price
     from queries.tokens import TokenCounter
 
-    check_queue(settings)
+    check_queue(settings, may_be_inline=True)
     job, ledger, clock = load_job(name), Ledger(road), Clock()
     known = choices.targets_of(job, settings)
     target = as_sent(await _pick(known, flags, settings, road), flags, settings)

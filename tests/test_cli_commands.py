@@ -100,9 +100,13 @@ async def test_over_rest_migrate_prints_for_the_sql_editor_and_the_job_runs(
 
 
 async def test_doctor_says_which_promise_holds(wired: Shell) -> None:
-    """Settings, role, ledger, cells, state directory; no key."""
-    ended = await wired.run("doctor")
+    """Settings, role, ledger, cells, state directory; no key, and no rows of a table that Postgres never counted."""
+    (wired.directory / "catchup.toml").write_text('[queue]\nlibrary = "celery"\nname = "videos"\n')
+    ended = await wired.run("doctor", BROKER_URL="redis://:hush-hush@127.0.0.1:1/0")
     assert ended.code == 0
+    assert "127.0.0.1, queue videos of celery" in " ".join(ended.out.split())
+    assert "~0 rows" not in ended.out
+    assert "hush-hush" not in ended.out
     assert "cells kept by our functions only" in " ".join(ended.out.split())
     assert "a key is set" in ended.out
     assert KEY not in ended.out
