@@ -12,6 +12,7 @@ from functools import partial
 
 from tests.chaos.arena import JOBS, open_arenas
 from tests.chaos.controls import catch
+from tests.chaos.enqueued import try_enqueued
 from tests.chaos.lies import try_seeds
 from tests.chaos.report import Report
 from tests.chaos.signals import judge_stops
@@ -26,12 +27,13 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--job", choices=JOBS, action="append", help="one of them only; may be repeated")
     parser.add_argument("--kills", type=int, default=300, help="random kills, beside the enumerated ones")
     parser.add_argument("--chains", type=int, default=20, help="chains of three to five kills")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--seed", type=int, help="the first one; any, and of --seeds 1, if left out")
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--step", type=int, default=1, help="each so-many-th point only; 0 for none")
     parser.add_argument("--at", action="append", metavar="POINT", help="kill at this point only; may be repeated")
     parser.add_argument("--times", type=int, default=50, help="so often at each --at, every time in another world")
     parser.add_argument("--seeds", type=int, default=0, help="of submit-batch: so many worlds of a provider that lies")
+    parser.add_argument("--enqueued", type=int, default=0, metavar="ROWS", help="of submit-batch: through 20M tokens")
     return parser.parse_args()
 
 
@@ -102,7 +104,11 @@ def judge(arena: Arena, report: Report, seed: int, blows: list[Blow]) -> None:
 def main() -> int:
     options = read_options()
     if options.seeds:
-        return asyncio.run(try_seeds(options.seeds))
+        return asyncio.run(try_seeds(1 if options.seed is None else options.seed, options.seeds))
+    if options.enqueued:
+        return asyncio.run(try_enqueued(options.enqueued))
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1_000_000)
     with running_server() as server:
         reports = [run_job(job, options, server) for job in options.job or JOBS]
     for report in reports:

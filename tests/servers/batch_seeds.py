@@ -10,8 +10,14 @@ from typing import Any
 
 from jobs.engine.verdict import Exit, Verdict
 from tests.servers.batch_bench import BatchBench
+from tests.servers.fake_script import rule
 
 VISITS_MOST = 30
+TIGHT = 1_000
+"""Of enqueued tokens: less than a file of thirteen rows may have."""
+LINES = ("refusal", "filtered", "too_long", "empty")
+"""What the same rows are answered in a line as live; a paid line of the kind has no text that could be kept."""
+NO_TEXT = frozenset({"refusal", "content_filter", "empty answer"})
 _ITEM = re.compile(r"\[\[item:([^\]]+)\]\]")
 _DAY_S = 90_000.0
 
@@ -71,14 +77,15 @@ async def _judge_ledger(bench: BatchBench, found: Findings) -> None:
 
 
 async def _judge_rows(bench: BatchBench, found: Findings) -> None:
-    named = {json.loads(key)[0] for (key,) in await bench.database.run("select key from catchup.verdicts")}
+    rows = await bench.database.run("select key, reason from catchup.verdicts")
+    named = {json.loads(key)[0]: str(reason) for key, reason in rows}
     cells = await bench.cells()
     found.unaccounted += [key for key, text in cells.items() if not text and key not in named]
     delivered: Counter[str] = Counter()
     for batch in bench.fake.batches.batches.values():
         items = items_of(bench, batch)
         delivered.update(items[custom_id] for custom_id in batch.delivered)
-    found.thrown_away += [item for item in delivered if not cells.get(item)]
+    found.thrown_away += [item for item in delivered if not cells.get(item) and named.get(item) not in NO_TEXT]
     found.paid_twice += [f"{item} {times} times" for item, times in delivered.items() if times > 1]
 
 
@@ -119,6 +126,11 @@ async def run_seed(bench: BatchBench, seed: int, rows: int = 40, **options: Any)
     bench.fake.batches.reset()
     bench.fake.configure(seed=seed)
     bench.fake.batches.configure(lies=True, validating_s=60.0, working_s=3600.0)
+    if seed % 4 == 0:
+        bench.fake.batches.configure(enqueued_limit=TIGHT, counts_in_progress=seed % 8 == 0)
+    if seed % 3 == 0:
+        kind = LINES[seed // 3 % len(LINES)]
+        bench.fake.script(rule(kind, on={"item": f"^v0000.{seed % 10}$"}))
     await bench.fill(rows)
     options = {"requests_most": 13, "tail_live": seed % 3 * 5, **options}
     return await judge(bench, await visit_until_done(bench, **options))

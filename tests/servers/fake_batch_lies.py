@@ -7,6 +7,8 @@ from typing import Any
 
 from tests.servers.fake_script import share
 
+STUCK = ("validating", "in_progress", "finalizing", "somewhere_new")
+
 
 @dataclass(frozen=True)
 class Lie:
@@ -20,6 +22,8 @@ class Lie:
     """Stays in this state (validating, in_progress, finalizing, or one nobody knows)."""
     lets_go: bool = False
     """A stuck one expires after a day."""
+    cancelled_after_s: float = 0.0
+    """Somebody cancels it so long after it was made; 0 is nobody."""
     missing: float = 0.0
     """Share of the answered lines that are in no file."""
     doubled: float = 0.0
@@ -43,9 +47,9 @@ class Lie:
     listed_after_s: float = 0.0
     """How long the list call does not show it."""
     content: str = ""
-    """cut (connection lost), short (ended politely too early), failing (503), gone (404)."""
+    """cut (connection lost), short (ended politely too early), failing (503), late (404), gone (404 for ever)."""
     content_times: int = 1
-    """How many downloads of each file are spoilt that way; `gone` is for ever."""
+    """How many downloads of each file are spoilt that way."""
 
 
 @dataclass
@@ -89,7 +93,10 @@ def draw_lie(seed: int, number: int) -> Lie:
         upload=_pick(seed, number, "upload", ("", "", "", "lost", "unanswered", "failing")),
         create=_pick(seed, number, "create", ("", "", "", "unanswered", "failing")),
         listed_after_s=part("listed", 120.0) if chance("late", 0.3) else 0.0,
-        content=_pick(seed, number, "content", ("", "", "", "cut", "short", "failing")),
+        content=_pick(seed, number, "content", ("", "", "", "cut", "short", "failing", "late")),
+        stuck=_pick(seed, number, "stuck", STUCK) if chance("stuck", 0.08) else "",
+        lets_go=True,
+        cancelled_after_s=part("cancelled", 3_600.0) if chance("cancelled", 0.1) else 0.0,
     )
 
 

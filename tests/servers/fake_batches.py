@@ -178,6 +178,8 @@ class FakeBatches:
         data = stored.data
         if stored.lie.content and stored.spoilt < stored.lie.content_times:
             stored.spoilt += 1
+            if stored.lie.content == "late":
+                return self._no_file(request)
             if stored.lie.content == "failing":
                 return self._refuse("The server had an error", 503, "server_error")
             if stored.lie.content == "short":  # a proxy that lost the rest and closed politely
@@ -225,6 +227,7 @@ class FakeBatches:
             self._name("batch"), stored.id, body["endpoint"], dict(body.get("metadata") or {}), self.now, lie=lie
         )
         batch.listed_at = self.now + lie.listed_after_s
+        batch.cancel_at = self.now + lie.cancelled_after_s if lie.cancelled_after_s else None
         self._validate(batch, stored)
         self.batches[batch.id] = batch
         self.settle()
@@ -278,7 +281,7 @@ class FakeBatches:
             return self._no_batch(request)
         if batch.status in ENDED:
             return self._refuse(f"Cannot cancel a batch with status '{batch.status}'.", 409, "invalid_request")
-        batch.cancel_at = self.now if batch.cancel_at is None else batch.cancel_at
+        batch.cancel_at = self.now if batch.cancel_at is None else min(self.now, batch.cancel_at)
         self.settle()
         return self._json(self._describe(batch))
 
@@ -302,7 +305,7 @@ class FakeBatches:
         now, lie, age = self.settings, batch.lie, self.now - batch.created_at
         if batch.errors:
             return ("failed" if age >= now.validating_s else "validating"), 0.0
-        if batch.cancel_at is not None:
+        if batch.cancel_at is not None and self.now >= batch.cancel_at:
             is_over = self.now - batch.cancel_at >= now.cancelling_s
             return ("cancelled" if is_over else "cancelling"), self._worked_at(batch, batch.cancel_at)
         if lie.stuck and (age < DAY or not lie.lets_go):
