@@ -9,6 +9,7 @@ from jobs.engine.account import Insist, Told
 from jobs.engine.books import Books
 from jobs.metered_views import MeteredViews, say_reset
 from jobs.targets import Target
+from queries.postgres_errors import MissingFunction
 from queries.quota import Units
 from queries.views_ledger import Outlook, ViewsLedger, undeclared
 from queries.youtube import IDS_MOST
@@ -35,7 +36,14 @@ class ViewsAccount:
         self.service.readmit()
 
     async def forecast(self, insist: Insist, pending: int) -> Told:
-        outlook: Outlook = await insist(lambda: self.ledger.outlook(self.target.spec, self.target.name, self.where))
+        try:
+            outlook: Outlook = await insist(lambda: self.ledger.outlook(self.target.spec, self.target.name, self.where))
+        except MissingFunction:  # before `migrate` a plan knows the table only
+            needed = math.ceil(pending / IDS_MOST)
+            said = (
+                f"at least {needed:,}, one for {IDS_MOST} videos; what is left today is known after `catchup migrate`"
+            )
+            return Told((("units", said),), {"units_needed": needed})
         if outlook.undeclared:
             raise undeclared(self.target.name, outlook.undeclared)
         units = await self.service.used(insist)

@@ -86,6 +86,12 @@ def parse_row(value: Mapping[str, Any], spec: TableSpec) -> Row:
     return row
 
 
+def parse_due_row(value: Mapping[str, Any], spec: TableSpec) -> Row:
+    """One of a schedule: it has since when it is due in its key, and more values than were asked for."""
+    was = {cell: _text_or_null(value["was"][cell]) for cell in spec.cells}
+    return Row(parse_key(value["key"]), _text(value["guard"]), dict(value["values"]), was)
+
+
 def parse_page(answer: Mapping[str, Any], query: PageQuery) -> Page:
     rows = [parse_row(row, query.spec) for row in answer["rows"]]
     if query.in_window:

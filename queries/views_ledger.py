@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import orjson
+
 from queries.errors import Misconfigured
 from queries.ledger import Home, Lease, Ledger
 from queries.ledger_answers import believed, expected
-from queries.ledger_json import batch_json, parse_key, parse_row, parse_written, slice_json, spec_json
+from queries.ledger_json import batch_json, parse_due_row, parse_key, parse_written, slice_json, spec_json
 from queries.ledger_types import Holder, WriteBatch, WriteResult
 from queries.road import Road
 from queries.table import Key, Page, PageQuery, Slice, TableSpec, ViewTables
@@ -103,17 +104,14 @@ class ViewsLedger(Ledger):
             return Page(page.rows, ("", _UNPLANNED))
         return page
 
+    async def look_quickly(self, query: PageQuery) -> Page:
+        """There is one way to a page of a schedule."""
+        return await self.look(query)
+
     async def _look(self, query: PageQuery, cursor: Key | None) -> Page:
         answer = await self._due(query, cursor)
         with believed("catchup_views_due", writing=False):
-            rows = [
-                replace(
-                    parse_row({**row, "key": row["key"][:1], "joined": None}, query.spec),
-                    key=parse_key(row["key"]),
-                    values=row["values"],
-                )
-                for row in answer["rows"]
-            ]
+            rows = [parse_due_row(row, query.spec) for row in answer["rows"]]
             last = answer["last"]
             if last is not None and cursor is not None and cursor[1] == _UNPLANNED:
                 return Page(rows, (str(last[0]), _UNPLANNED))
@@ -204,7 +202,7 @@ class ViewsLedger(Ledger):
         asked = batch_json(replace(batch, model="", prompt_hash="")) | self._about(batch.spec, batch.target)
         asked["cells"] = batch.spec.cells
         for row, told in zip(batch.rows, asked["rows"], strict=True):
-            counts = json.loads(row.cells[batch.spec.cells[0]] or "[]")
+            counts = orjson.loads(row.cells[batch.spec.cells[0]] or "[]")
             told |= {"key": row.key[:1], "counts": counts}
             told["cells"] = {
                 cell: None if n is None else str(n) for cell, n in zip(batch.spec.cells, counts, strict=False)

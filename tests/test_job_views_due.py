@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from queries.views_ledger import Pick
 from queries.youtube import VideoCounts, ViewsAnswer, ViewsRequest
 from tests.servers.bench import sums
 from tests.servers.fake_script import rule
+from tests.servers.fake_youtube import FakeYouTube
+from tests.servers.postgres import Database
 from tests.servers.views_bench import ViewsBench
 from tests.servers.views_shell import agree
 
@@ -160,6 +163,8 @@ async def test_f44_absent_videos_are_named_on_the_second_day_and_then_not_due(vi
     assert second.facts["unavailable"] == 7
     await views.pass_days(60)
     assert (await views.run()).books.wrote == 43
+    ((head,),) = await views.database.run("select count(*) from catchup.schedule where next_due < now()")
+    assert head == 0, "nor looked at before all others in every run from now on"
     back = gone.pop()
     views.fake.gone = gone
     retried = await views.run(retry_failed=True)
@@ -319,3 +324,16 @@ async def test_priorities_by_dates_alone_are_not_due_twice_a_day(ranked: ViewsBe
     assert (await ranked.run()).calls == 0
     assert (await ranked.run(pick=Pick("all"))).books.wrote == 30
     await agree(ranked)
+
+
+async def test_a_dry_run_before_migrate_says_units_too(
+    database: Database, fake_youtube: FakeYouTube, tmp_path: Path
+) -> None:
+    """Without our functions: the rows, what they cost at least, and no call."""
+    views = ViewsBench(database, fake_youtube, tmp_path / "state")
+    await database.load("videos.sql")
+    await views.fill(101)
+    verdict = await views.run(dry_run=True)
+    plan = views.memory.plans[-1]
+    assert (verdict.exit, plan.facts, fake_youtube.requests) == (Exit.DONE, {"units_needed": 3}, 0)
+    assert "at least 3" in dict(plan.own)["units"]

@@ -106,7 +106,8 @@ class Run:
         if hello.schema_version is None:
             await check_destination(work, None, self._database.insist)
             await self._look_at_receiver()
-            self._plan = await plan.before_migrate(work.job, self._means, work.ledger.road, work.service.name)
+            made = await plan.before_migrate(work.job, self._means, work.ledger.road, work.service.name)
+            self._plan = await self._with_account(made)
         else:
             self._hello = hello
             facts = await self._facts()
@@ -216,10 +217,14 @@ class Run:
             notes=tuple(self._notes),
             already_paid=len(work.answers.keys() | (work.options.only.free if work.options.only else frozenset())),
         )
-        made = plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
-        if work.account is None:
+        return await self._with_account(
+            plan.build(work.job, self._means, found, provider=work.service.name, where=ledger.road.where)
+        )
+
+    async def _with_account(self, made: Plan) -> Plan:
+        if self.work.account is None:
             return made
-        told = await work.account.forecast(self._database.insist, made.pending_counted)
+        told = await self.work.account.forecast(self._database.insist, made.pending_counted)
         return replace(made, own=told.lines, facts=told.facts, notes=(*made.notes, *told.notes))
 
     def _query(self) -> PageQuery:

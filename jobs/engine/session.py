@@ -252,6 +252,7 @@ class Session:
             full = packer.add(ask) if ask is not None else None
             if full is not None:
                 await self._start(full)
+                await asyncio.sleep(0)  # it leaves now: gathering the next one takes milliseconds
             while (full is not None or ask is None) and self.backlog > self.backlog_most:
                 await self.work.clock.sleep(0.05)
         rest = packer.take()
