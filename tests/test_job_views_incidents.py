@@ -15,8 +15,8 @@ from jobs.engine.verdict import Exit
 from queries.dsn import DsnRoad
 from queries.postgrest import PostgrestRoad
 from queries.quota import Quota
-from queries.table import Slice
-from queries.views_ledger import Pick
+from queries.table import Page, PageQuery, Slice
+from queries.views_ledger import Pick, ViewsLedger
 from tests.servers.fault_proxy import StartFaultProxy
 from tests.servers.impaired import Impaired
 from tests.servers.lite import StartPostgrest
@@ -53,6 +53,21 @@ async def test_incident_6_a_run_that_completed_with_no_call_is_exit_1(
     monkeypatch.setattr(Asking, "_ask", do_nothing)
     verdict = await views.run()
     assert (verdict.exit, verdict.calls, views.fake.requests) == (Exit.UNEXPECTED, 0, 0)
+
+
+async def test_incident_6_a_run_that_is_shown_none_of_what_the_plan_counted_is_exit_1(
+    views: ViewsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: pages are empty, so that there is nothing to call for; that is no "nothing to do"."""
+    await views.fill(60)
+
+    async def see_nothing(self: ViewsLedger, query: PageQuery) -> Page:
+        return Page([], None)
+
+    monkeypatch.setattr(ViewsLedger, "look_quickly", see_nothing)
+    verdict = await views.run()
+    assert (verdict.exit, verdict.books.selected, views.fake.requests) == (Exit.UNEXPECTED, 0, 0)
+    assert "60 rows" in verdict.headline
 
 
 @pytest.mark.parametrize("cap", [32, 1_000])

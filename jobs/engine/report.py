@@ -18,6 +18,7 @@ from queries.ledger import Hello
 if TYPE_CHECKING:
     from jobs.engine.session import Session
 
+_DONE_BY_OTHERS_MOST = 10  # rows, between the plan and the run
 _REFUSED_LONG = 3  # in a row: that is no pace any more, that is waiting
 
 
@@ -176,6 +177,9 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     beyond = "; more rows are pending beyond this run" if session and session.pending_beyond else ""
     if books.selected or beyond:
         return Exit.DONE, f"done{beyond}"
+    counted = ending.plan.pending_counted if ending.plan and not ending.work.options.only else 0
+    if counted > _DONE_BY_OTHERS_MOST:
+        return Exit.UNEXPECTED, f"the plan counted {counted:,} rows, and a moment later the run was shown none of them"
     nothing = Exit.NOTHING_TO_DO if ending.work.options.error_on_nothing else Exit.DONE
     return nothing, "nothing to do: no row is pending"
 
