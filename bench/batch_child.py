@@ -45,7 +45,7 @@ async def plan(asked: dict[str, Any]) -> dict[str, Any]:
     written: list[tuple[int, int, int]] = []
     draft = _draft(folder, means, 0)
     with Preparing(recipe_of(JOB, means), asked.get("processes")) as preparing:
-        async for ready in preparing.ahead(Scan(ledger, database, query, clock, quickly=True).pages_from(None)):
+        async for ready in preparing.ahead(Scan(ledger, database, query, clock).pages_from(None)):
             item = ready.item or prepare(JOB, ready.row, means)
             assert isinstance(item, Ask), item
             if not draft.add(item):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from jobs.batching.folder import open_private
+from jobs.batching.folder import hash_of, open_private
 from jobs.batching.options import BatchOptions
+from jobs.batching.spool import Spool
 from jobs.engine.job import Ask
 from queries.batch_requests import write_line
 from queries.batches import EMBED, Endpoint
@@ -18,9 +19,8 @@ from queries.table import Key, Row
 _WRITTEN_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Drafted:
-    """One row of a draft: where its line ends in the file, and what all up to it may cost."""
+class Drafted(NamedTuple):
+    """One row of a draft: where its line ends in the file, and what all up to it may cost. Tens of thousands are kept."""
 
     n: int
     key: Key
@@ -29,6 +29,9 @@ class Drafted:
     end: int
     tokens: int
     worst_usd: float
+
+
+_NOTHING = Drafted(-1, (), "", None, 0, 0, 0.0)
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Draft:
     """The first of them, for the case that they are so few that they are asked live."""
     full: str = ""
     _inputs: int = 0
-    _handle: int = -1
+    _spool: Spool | None = None
     _waiting: list[bytes] = field(default_factory=list)
     _waiting_bytes: int = 0
 
@@ -69,10 +72,18 @@ class Draft:
         self.full = self._why_full(ask, len(line))
         if self.full:
             return False
-        row, worst = ask.rows[0], self.price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most)
-        was = row.was[self.cell] if self.cell else None
-        end, tokens, usd = self.size_bytes + len(line), self.tokens + ask.tokens_in, self.worst_usd + worst
-        self.rows.append(Drafted(len(self.rows), row.key, row.guard, was, end, tokens, usd))
+        row, before = ask.rows[0], self.rows[-1] if self.rows else _NOTHING
+        self.rows.append(
+            Drafted(
+                before.n + 1,
+                row.key,
+                row.guard,
+                row.was[self.cell] if self.cell else None,
+                before.end + len(line),
+                before.tokens + ask.tokens_in,
+                before.worst_usd + self.price.worst_usd(max(ask.tokens_in, ask.tokens_worst), ask.tokens_out_most),
+            )
+        )
         if len(self.few) < self.options.tail_live:
             self.few.append(row)
         self._inputs += ask.texts
@@ -94,31 +105,27 @@ class Draft:
             return f"{self.tokens_most:,} tokens"
         return ""
 
-    def _write(self) -> None:
-        if self._handle < 0:
-            self._handle = open_private(self.path)
-        data = memoryview(b"".join(self._waiting))
-        self._waiting, self._waiting_bytes = [], 0
-        while data:
-            data = data[os.write(self._handle, data) :]
+    def _write(self) -> Spool:
+        if self._spool is None:
+            self._spool = Spool(self.path)
+        lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if lines:
+            self._spool.put(lines)
+        return self._spool
 
     def cut(self, usd: float) -> int:
         """Leaves out the last rows until the rest costs no more than this at worst; returns how many those were."""
         kept = [row for row in self.rows if row.worst_usd <= usd]
         out = len(self.rows) - len(kept)
-        self._write()
         self.rows = kept
-        os.ftruncate(self._handle, self.size_bytes)
+        self._write().cut(self.size_bytes)
         return out
 
     def finish(self) -> str:
         """On the disk; its SHA-256."""
-        self._write()
-        os.fsync(self._handle)
-        os.close(self._handle)
-        self._handle = -1
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = self._write().close()
+        self._spool = None
+        return sha256
 
     def leave_out(self, lost: frozenset[int]) -> str:
         """Without the lines of rows that are somebody else's; the others keep their numbers."""
@@ -131,11 +138,10 @@ class Draft:
             os.fsync(new.fileno())
         beside.replace(self.path)
         self.rows = [row for row in self.rows if row.n not in lost]
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_of(self.path)
 
     def discard(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        if self._spool is not None:
+            self._spool.discard()
+            self._spool = None
         self.path.unlink(missing_ok=True)

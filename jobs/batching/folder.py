@@ -30,10 +30,7 @@ class Folder:
     def hash_of(self, chunk: str, kind: str) -> str:
         """Empty where it is not there."""
         path = self.result(chunk, kind)
-        if not path.exists():
-            return ""
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_of(path) if path.exists() else ""
 
     def forget(self, before: float, keep: Collection[str]) -> int:
         """Removes what is older than this Unix time, except for chunks that are not collected yet."""
@@ -58,6 +55,12 @@ class Folder:
 def remote_name(chunk: Chunk) -> str:
     """By this name an upload whose answer was lost is found again: the chunk, and the hash of what is in it."""
     return f"catchup-{chunk.chunk}-{chunk.sha256[:16]}.jsonl"
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_private(path: Path) -> int:
