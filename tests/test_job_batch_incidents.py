@@ -40,7 +40,7 @@ async def test_incident_2_a_full_queue_is_waited_for(batch_bench: BatchBench) ->
 
     Each file alone nearly fills the limit, and only what is validating counts."""
     await batch_bench.fill(120)
-    batch_bench.fake.batches.configure(enqueued_limit=2_500, validating_s=100.0, working_s=200.0)
+    batch_bench.fake.batches.configure(enqueued_limit=2_500, validating_s=40.0, working_s=80.0)
     verdicts = await visit_until_done(batch_bench, watch=True)
     batches = list(batch_bench.fake.batches.batches.values())
     refused = [batch for batch in batches if batch.status == "failed"]
@@ -55,7 +55,7 @@ async def test_incident_2_a_queue_that_counts_what_is_in_progress_too(batch_benc
     """The other way of counting is learned from that one refusal, and remembered by the next run."""
     await batch_bench.fill(60)
     world = batch_bench.fake.batches
-    world.configure(enqueued_limit=2_500, counts_in_progress=True, validating_s=100.0, working_s=200.0)
+    world.configure(enqueued_limit=2_500, counts_in_progress=True, validating_s=40.0, working_s=80.0)
     await visit_until_done(batch_bench, watch=True)
     await batch_bench.fill(60, prefix="w")
     await visit_until_done(batch_bench, watch=True)

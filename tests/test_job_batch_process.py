@@ -118,7 +118,7 @@ async def test_f7_a_torn_journal_heals_and_a_damaged_one_is_refused(
 async def test_f8_two_visits_at_once_are_one(batch_bench: BatchBench, tmp_path: Path) -> None:
     """The second exits 11, on this host and from another one, and nothing is handed in twice."""
     await batch_bench.fill(20)
-    batch_bench.fake.batches.configure(working_s=1_000.0)
+    batch_bench.fake.batches.configure(working_s=100_000.0)
     watching = asyncio.create_task(batch_bench.visit(watch=True))
     async with asyncio.timeout(30):
         while not batch_bench.fake.batches.batches:
@@ -126,6 +126,7 @@ async def test_f8_two_visits_at_once_are_one(batch_bench: BatchBench, tmp_path: 
     here = await batch_bench.visit()
     there = await batch_bench.visit(state_dir=tmp_path / "elsewhere")
     assert (here.exit, there.exit) == (Exit.LEASE_HELD, Exit.LEASE_HELD)
+    batch_bench.fake.batches.advance(200_000.0)
     assert (await watching).exit is Exit.DONE
     assert len(batch_bench.fake.batches.batches) == 1
     assert await is_right(batch_bench)
@@ -180,7 +181,7 @@ async def test_f13_memory_stays_bounded_whatever_the_rows_weigh(batching: Impair
     """A hundred texts of 200 kB in one file: below 400 MB. (Its own peak: Linux counts a parent's into ru_maxrss.)"""
     await batch_bench.fill(100)
     await batch_bench.database.run(
-        "update videos set description = description || repeat(' crane ' || md5(id), 5000) || ' ' || "
+        "update videos set description = description || repeat(' cranes of the old harbour', 7500) || ' ' || "
         "(select string_agg(translate(md5(id || n), '0123456789', 'ghijklmnop'), ' ') from generate_series(1, 9) n)"
     )
     ended = await batching.run(SAY_PEAK, "--yes", CATCHUP_DB_LOAD="100%")

@@ -84,6 +84,13 @@ async def test_a_limit_counts_what_is_out(batch_bench: BatchBench) -> None:
     assert sum(chunk["requests"] for chunk in await batch_bench.chunks()) == 9, "and the canary"
 
 
+async def test_only_collecting_is_no_look_at_the_rows(batch_bench: BatchBench) -> None:
+    """Rows are pending, no batch is out, and `batches collect` reads none of them: exit 0, nothing is handed in."""
+    await batch_bench.fill(40)
+    verdict = await batch_bench.visit(collect_only=True)
+    assert (verdict.exit, batch_bench.fake.world.requests) == (Exit.DONE, 0), verdict.headline
+
+
 async def test_b2_a_create_refused_for_room_is_not_repeated_after_a_kill(
     batch_bench: BatchBench, start_postgrest: StartPostgrest, start_fault_proxy: StartFaultProxy
 ) -> None:

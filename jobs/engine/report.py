@@ -178,7 +178,7 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
     if books.selected or beyond:
         return Exit.DONE, f"done{beyond}"
     counted = ending.plan.pending_counted if ending.plan and not ending.work.options.only else 0
-    if counted > _DONE_BY_OTHERS_MOST:
+    if counted > _DONE_BY_OTHERS_MOST and session and session.is_scanned:
         return Exit.UNEXPECTED, f"the plan counted {counted:,} rows, and a moment later the run was shown none of them"
     nothing = Exit.NOTHING_TO_DO if ending.work.options.error_on_nothing else Exit.DONE
     return nothing, "nothing to do: no row is pending"

@@ -151,6 +151,8 @@ class Session:
         self.is_closed = False
         self.goes_on = False
         """Not stopped by anything, and not over: the next start goes on with it."""
+        self.is_scanned = True
+        """It reads all that is pending; one that waits for room, or only collects, has not."""
         self.in_journal = 0
         self.replayed = 0
 
