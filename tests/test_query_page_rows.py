@@ -65,11 +65,12 @@ async def test_values_of_every_type_are_the_same(world: World) -> None:
 
 
 async def test_keys_of_two_columns_are_the_same(world: World) -> None:
-    """And in the same order, page by page."""
+    """And in the same order, page by page, also with the characters by which this road parts its columns."""
     spec = simple_spec(("a", "b"))
     ledger = await world.things(
         "a uuid, b text, primary key (a, b)", spec,
-        "insert into things select md5((i / 9)::text)::uuid, 'x,\")' || i, 'body ' || i from generate_series(1, 40) i",
+        "insert into things select md5((i / 9)::text)::uuid, 'x,\")' || chr(31) || chr(30) || i, chr(30) || i "
+        "from generate_series(1, 40) i",
     )  # fmt: skip
     slow, quick = await both(ledger, query_of(things_of(spec), limit=7))
     assert told(quick) == told(slow)
