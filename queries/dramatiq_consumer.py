@@ -14,7 +14,7 @@ _HELD = 1
 _DELAYED_HELD = 100
 _POLL_MS = 500
 _AGAIN_S = 2.0
-# Of a million: how often asking for a message also looks for those of dead workers. Dramatiq's 1,000 is for workers that
+# Of a million: how often asking for a message also looks for those of dead workers. Dramatiq's 1,000 is for workers who
 # ask all the time; one with a single message in hand asks once a video.
 _LOOKS_FOR_THE_DEAD = 50_000
 

@@ -41,7 +41,7 @@ def run_job(job: str, options: argparse.Namespace, server: Server) -> Report:
     report = Report(job, options.seed, options.items)
     with open_arenas(server, job, options.items) as arenas:
         report.controls = [catch(arenas[0], plant, options.seed) for plant in arenas[0].stage.telltales]
-        report.stops = judge_stops(arenas[0], options.seed)
+        report.stops = judge_stops(arenas[0], options.seed) if arenas[0].stage.judges_stops else {}
         try:
             run_trials(arenas, report, options)
         except KeyboardInterrupt:

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from tests.chaos.batches import Batches
+from tests.chaos.describing import Describing
+from tests.chaos.sending import open_sending
 from tests.chaos.stage import Stage
 from tests.chaos.summaries import Summaries
 from tests.chaos.trials import Arena
@@ -25,6 +27,8 @@ JOBS: Mapping[str, Callable[[Path], AbstractContextManager[list[Stage]]]] = {
     "vectorize": open_stages,
     "submit-batch": lambda _: nullcontext([Batches()]),
     "refresh-views": lambda _: nullcontext([Counting()]),
+    "reprocess-videos": open_sending,
+    "reprocess-videos --inline": lambda _: nullcontext([Describing()]),
 }
 
 

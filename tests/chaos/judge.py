@@ -108,9 +108,9 @@ class Finding:
         return said
 
 
-def judge_claims(finding: Finding, truth: Truth, claimed: Iterable[str]) -> None:
+def judge_claims(finding: Finding, truth: Truth, claimed: Iterable[str], done: Iterable[str]) -> None:
     """The ledger's own words against the audit trail: a claim without a change, a change twice."""
-    changed = Counter(str(change["id"]) for change in truth.changes)
+    changed = Counter(done)
     finding.duplicated = [key for key, times in changed.items() if times > 1]
     for key in set(claimed) - changed.keys():
         note(finding.falsely_done, f"{key} (no change of its cell)")

@@ -17,7 +17,7 @@ from jobs.engine.past import Paid
 from jobs.engine.state_dir import StateDir
 from queries.ledger import Lease, Ledger, RowVerdict
 from queries.table import Key, Slice
-from tests.chaos import planted_batches, planted_vectors, planted_views
+from tests.chaos import planted_batches, planted_messages, planted_vectors, planted_views
 
 
 def save_cursor_on_fetch() -> None:
@@ -115,4 +115,5 @@ PLANTS: dict[str, Callable[[], None]] = {
     **planted_vectors.PLANTS,
     **planted_batches.PLANTS,
     **planted_views.PLANTS,
+    **planted_messages.PLANTS,
 }

@@ -27,8 +27,15 @@ class Stage(ABC):
     source: str
     units_most: int
     schema: str = ""
+    judges_stops = True
+    """A provider knows when it was stopped; of jobs without one, and of those of several runs, tests ask that."""
     telltales: Mapping[str, str]
     """What each planted bug must be caught by: another broken promise beside it is no proof."""
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """All whose cells the command may write."""
+        return (self.target,)
 
     @abstractmethod
     def words(self) -> Sequence[str]:
@@ -73,6 +80,11 @@ class Stage(ABC):
         self, finding: Finding, world: World, truth: Truth, records: Records, *, edits_done: bool
     ) -> None:
         """Rows: what is there against what ought to be. Before the edited rows had their second run they may lack."""
+
+    def changed(self, world: World, truth: Truth) -> Iterable[str]:
+        """What the audit says was done, each as often as it was."""
+        del world
+        return [str(change["id"]) for change in truth.changes]
 
     def claimed(self, world: World, truth: Truth) -> Iterable[str]:
         """Rows that the ledger says were written."""

@@ -177,7 +177,7 @@ class Arena:
         self, finding: Finding, world: World, truth: Truth, records: Records, *, edits_done: bool
     ) -> None:
         self.stage.judge_results(finding, world, truth, records, edits_done=edits_done)
-        judge_claims(finding, truth, self.stage.claimed(world, truth))
+        judge_claims(finding, truth, self.stage.claimed(world, truth), self.stage.changed(world, truth))
 
     def judge_money(self, finding: Finding, world: World, truth: Truth, records: Records) -> None:
         judge_money(finding, truth, records, self.stage.asked_for(world, truth))
@@ -222,7 +222,7 @@ def some_points(points: Sequence[str], step: int) -> list[Blow]:
 
 def random_blow(chance: random.Random, requests: int, takes_s: float, points: int) -> Blow:
     """Weighted to the running phase; now and then any time at all, a named point, or in the middle of a shutdown."""
-    kind = chance.random()
+    kind = chance.random() if requests else chance.uniform(0.70, 0.95)  # where nobody is asked nothing arrives
     if kind < 0.70:
         return Blow(arrivals=chance.randint(1, requests), after_s=chance.uniform(0.0, 0.08))
     if kind < 0.85:

@@ -107,9 +107,9 @@ class Worlds:
         dsn = self._server.dsn(self._template)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute((SCHEMAS / "videos.sql").read_bytes())
-            connection.execute(AUDIT.format(cell=self.stage.cell, source=self.stage.source).encode())
             connection.execute(self.stage.schema.encode())
-        await migrate(dsn, [Registration(self.stage.target.name, self.stage.target.spec, self.stage.target.views)])
+            connection.execute(AUDIT.format(cell=self.stage.cell, source=self.stage.source).encode())
+        await migrate(dsn, [Registration(each.name, each.spec, each.views) for each in self.stage.targets])
 
     def past(self, items: int) -> World:
         """The template itself, with the rows that were there before any trial."""

@@ -87,6 +87,10 @@ class Broker:
         """Everything that waits, in order, taken out and acknowledged."""
         return [self._read(body, headers) for body, headers in (self._from_redis() if self.on_redis else self._get())]
 
+    def see_all(self) -> list[Sent]:
+        """The same, left where it is; of Dramatiq on Redis."""
+        return [self._read(body, headers) for body, headers in self._from_redis(leave=True)]
+
     def _get(self) -> list[tuple[bytes, dict[str, Any]]]:
         import pika  # noqa: PLC0415 - an extra
 
@@ -97,14 +101,15 @@ class Broker:
                 found.append((got[2], got[1].headers or {}))
         return found
 
-    def _from_redis(self) -> list[tuple[bytes, dict[str, Any]]]:
+    def _from_redis(self, *, leave: bool = False) -> list[tuple[bytes, dict[str, Any]]]:
         import redis  # noqa: PLC0415 - an extra
 
         client: Any = redis.Redis.from_url(self.url)
         if self.library == "dramatiq":
             ids = client.lrange(f"dramatiq:{self.queue}", 0, -1)
             found = [(client.hget(f"dramatiq:{self.queue}.msgs", id_), {}) for id_ in ids]
-            client.delete(f"dramatiq:{self.queue}", f"dramatiq:{self.queue}.msgs")
+            if not leave:
+                client.delete(f"dramatiq:{self.queue}", f"dramatiq:{self.queue}.msgs")
             return found
         whole = [json.loads(each) for each in reversed(client.lrange(self.queue, 0, -1))]
         client.delete(self.queue)
