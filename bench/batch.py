@@ -50,6 +50,7 @@ def measure(world: World, rows: int, say: Callable[[str, dict[str, Any]], None])
         "ratio": round(best / truth, 3),
         "ratio_of_each_turn": [round(o["rows_per_s"] / a["rows_per_s"], 3) for o, a in zip(ours, alone, strict=True)],
         "peak_mb": max(each["peak_mb"] for each in ours),
+        "grew_mb_after_60000_rows": max(each["peak_mb"] - each["peak_mb_at_60000"] for each in ours),
     })  # fmt: skip
 
 
@@ -106,9 +107,10 @@ def meet(folder: Path, of: int) -> None:
 
 def run_child(asked: dict[str, Any]) -> dict[str, Any]:
     # by -c: what a process spawned by it imports anew is then no more than the installed command's script
-    words = [sys.executable, "-c", "from bench.batch_child import main; main()", json.dumps(asked)]
+    words = [sys.executable, "-c", "from bench.batch_child import main; main()"]
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complaints:
         before = cpu_of_children_s()
+        words.append(json.dumps({**asked, "started": time.time()}))
         done = subprocess.run(words, cwd=ROOT, stdout=said, stderr=complaints, check=False)
         for each in (said, complaints):
             each.seek(0)

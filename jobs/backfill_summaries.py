@@ -36,11 +36,14 @@ class BackfillSummaries:
         if reason:
             return Skip(row, reason)
         most_out = min(means.target.max_completion_tokens, means.price.max_output)
-        room = means.price.window - most_out * _LONGER - means.tokens.count_chat(means.target.prompt, _CUT_MARK)
-        if means.tokens.count(text) > room:
+        tokens_in = means.tokens.count_chat(means.target.prompt, text)
+        most_in = means.price.window - most_out * _LONGER
+        if tokens_in > most_in - means.tokens.count(_CUT_MARK):
+            room = most_in - means.tokens.count_chat(means.target.prompt, _CUT_MARK)
             text = means.tokens.cut(text, room) + _CUT_MARK
+            tokens_in = means.tokens.count_chat(means.target.prompt, text)
         request = ChatRequest(means.model, means.target.prompt, text, most_out)
-        return _ask_for(row, request, means.tokens.count_chat(request.system, request.user))
+        return _ask_for(row, request, tokens_in)
 
     def pack(self, asks: Sequence[Ask]) -> Ask:
         (ask,) = asks  # one row a call: there are never more
@@ -61,7 +64,7 @@ class BackfillSummaries:
 
 def _ask_for(row: Row, request: ChatRequest, tokens_in: int) -> Ask:
     most_out = request.max_completion_tokens
-    return Ask((row,), request, tokens_in, request.user, most_out, 4_096 + _ANSWER_BYTES * most_out)
+    return Ask((row,), request, tokens_in, request.user, most_out, answer_bytes=4_096 + _ANSWER_BYTES * most_out)
 
 
 def _ask_for_more(ask: Ask, means: Means) -> Ask | None:
@@ -80,7 +83,7 @@ def _describe(row: Row, target: Target) -> str:
         if value and column == target.text[-1]:
             lines.append(f"\n{value}")
         elif value:
-            lines.append(f"{_LABELS.get(column, column.replace('_', ' ').capitalize())}: {value}")
+            lines.append(f"{_LABELS.get(column) or column.replace('_', ' ').capitalize()}: {value}")
     for number, part in enumerate(row.joined, start=1):
         said = [f"{_LABELS.get(name, name)}: {content.clean(str(value))}" for name, value in part.items() if value]
         if said:

@@ -20,7 +20,7 @@ _WRITTEN_AT_ONCE = 1 << 20
 
 
 class Drafted(NamedTuple):
-    """One row of a draft: where its line ends in the file, and what all up to it may cost. Tens of thousands are kept."""
+    """One row of a draft: where its line ends in the file, and what all up to it may cost."""
 
     n: int
     key: Key
