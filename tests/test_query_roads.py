@@ -289,3 +289,29 @@ async def kill_waiting(database: Database) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("nobody waits")
+
+
+@pytest.mark.parametrize("conforming", ["on", "off"])
+async def test_a_read_cannot_write_whatever_it_is_told(database: Database, conforming: str) -> None:
+    """A read is one message of two statements: the first makes it read only, and no text can end the second."""
+    await database.run(f"alter database {database.name} set standard_conforming_strings = {conforming}")
+    await database.run("create table w (x text)")
+    await database.run(
+        "create function catchup_w(p text) returns jsonb language plpgsql as $$ begin insert into w values (p); "
+        "return '{}'; end $$; create function catchup_r(p text) returns jsonb language sql stable as "
+        "$$ select jsonb_build_object('told', p) $$"
+    )
+    road = DsnRoad(database.dsn)
+    with pytest.raises(Misconfigured, match="25006"):
+        await road.read("catchup_w", {"a": 1})
+    for told in (
+        "'); insert into w values ('x'); select ('{}",
+        "\\'; drop table w; --",
+        "\\\\'",
+        "é\x00'%s {}",
+        "\ud800'",
+    ):
+        answer = await road.read("catchup_r", {"a": told})
+        assert json.loads(answer["told"]) == [{"a": told}]
+    assert await database.run("select count(*) from w") == [(0,)]
+    await road.close()
