@@ -196,18 +196,18 @@ async def test_f14_the_worst_case_of_what_is_out_never_passes_a_ceiling(batch_be
     """A file is cut where the money ends; what is out stays reserved between two visits, and is settled once."""
     await batch_bench.fill(60)
     batch_bench.fake.batches.configure(working_s=1_000.0)
-    ceilings = Ceilings(run_usd=0.01, hour_usd=0.02, day_usd=0.02)
+    ceilings = Ceilings(run_usd=0.002, hour_usd=0.004, day_usd=0.004)
     first = await batch_bench.visit(ceilings=ceilings, tail_live=0, enqueued_limit=10**8)
     (chunk,) = await batch_bench.chunks()
     assert first.exit is Exit.CEILING
     assert 5 < chunk["requests"] < 59
-    assert chunk["reserved_usd"] <= 0.01
+    assert chunk["reserved_usd"] <= 0.002
     second = await batch_bench.visit(ceilings=ceilings, tail_live=0, enqueued_limit=10**8)
     assert second.exit is Exit.CEILING
-    assert sum(chunk["reserved_usd"] for chunk in await batch_bench.chunks()) <= 0.01
+    assert sum(chunk["reserved_usd"] for chunk in await batch_bench.chunks()) <= 0.002
     batch_bench.fake.batches.advance(2_000.0)
-    verdicts = await visit_until_done(batch_bench, ceilings=replace(ceilings, run_usd=0.02), tail_live=0)
-    assert batch_bench.fake.world.bill_usd <= 0.02
+    verdicts = await visit_until_done(batch_bench, ceilings=replace(ceilings, run_usd=0.004), tail_live=0)
+    assert batch_bench.fake.world.bill_usd <= 0.004
     assert all(verdict.exit in (Exit.DONE, Exit.CEILING) for verdict in verdicts)
     assert set(batch_bench.paid().values()) == {1}
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from jobs.batching import collecting
+from jobs.batching.options import at_batch_price
 from jobs.engine.verdict import Exit
 from queries.openai_batches import OpenAIBatches
 from queries.postgrest import PostgrestRoad
+from queries.prices import load_price
 from queries.table import Slice
 from tests.servers.batch_bench import BatchBench
 from tests.servers.batch_seeds import judge
-from tests.servers.bench import KEY
+from tests.servers.bench import KEY, VIDEOS
 from tests.servers.fake_batch_lies import Lie
 from tests.servers.fake_script import rule
 from tests.servers.fault_proxy import Fault, StartFaultProxy
@@ -185,7 +187,9 @@ async def test_b9_giving_up_a_batch_whose_id_was_lost_stops_it_at_the_provider(
     ended = await wired.run("batches", "cancel", chunk["chunk"], "--abandon")
     assert (ended.code, "cancelled" in ended.out, "19 rows go again" in ended.out) == (0, True, True), ended
     assert [batch.status for batch in batch_bench.fake.batches.batches.values()] == ["cancelled"]
-    assert await batch_bench.out() == []
+    await batch_bench.visit(tail_live=0)
+    assert [batch.status for batch in batch_bench.fake.batches.batches.values()] == ["cancelled", "in_progress"]
+    assert [state for *_, state in await batch_bench.out()] == ["out"] * 19, "the very next visit hands them in again"
 
 
 async def test_a_batch_that_was_not_made_yet_is_given_up_with_its_file(
@@ -203,6 +207,16 @@ async def test_a_batch_that_was_not_made_yet_is_given_up_with_its_file(
     assert [file.purpose for file in batch_bench.fake.batches.files.values()] == []
     money = await batch_bench.database.run("select sum(possibly_usd)::float8 from catchup.runs")
     assert money[0][0] == pytest.approx(0.0, abs=1e-9)
+
+
+async def test_what_a_batch_holds_is_its_worst_case_and_no_more(batch_bench: BatchBench) -> None:
+    """Tokens in as counted and every token out that is allowed: a ceiling keeps no row waiting for money nobody asks."""
+    await batch_bench.fill(20)
+    batch_bench.fake.batches.configure(working_s=600.0)
+    await batch_bench.visit()
+    (chunk,) = await batch_bench.chunks()
+    worst = at_batch_price(load_price(VIDEOS.model)).worst_usd(chunk["tokens"], 19 * VIDEOS.max_completion_tokens)
+    assert chunk["reserved_usd"] == pytest.approx(worst)
 
 
 async def test_prune_takes_old_result_files_and_leaves_what_is_out(wired: Shell, batch_bench: BatchBench) -> None:

@@ -317,8 +317,8 @@ language sql stable security invoker set search_path = '' as $$
             from catchup.batches b where (b.place, b.model) = (p::jsonb->0->>'place', p::jsonb->0->>'model') and b.is_open))
 $$;
 
--- An operator gives up what a chunk may still bring: its rows are candidates again, and what it held stays booked, unless
--- nobody ever tried to make a batch of it.
+-- An operator gives up what a chunk may still bring: its rows go again, also where their run has read past them, and what
+-- it held stays booked, unless nobody ever tried to make a batch of it.
 create or replace function public.catchup_abandon_chunk(p text) returns jsonb
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' as $$
 declare
@@ -329,7 +329,7 @@ begin
                where b.chunk = of_chunk and l.expires_at > clock_timestamp()) then
         return jsonb_build_object('busy', true);
     end if;
-    delete from catchup.batch_rows r where r.chunk = of_chunk and r.state = 'out';
+    update catchup.batch_rows r set state = 'back' where r.chunk = of_chunk and r.state = 'out';
     get diagnostics n_out = row_count;
     update catchup.runs r set possibly_usd = r.possibly_usd + b.reserved_usd from catchup.batches b
     where b.chunk = of_chunk and b.is_open and r.run_id = b.run_id and (b.batch_id <> '' or b.create_at is not null);
