@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import choices
 from cli.job_command import finish
+from cli.opening import go_under, open_place, run_task
 from cli.reprocess_flags import ReprocessFlags
 from queries.errors import Misconfigured
 from queries.table import Condition
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from cli.settings import Settings
     from cli.signals import Signals
     from cli.view import View
-    from jobs.engine.verdict import Exit
     from jobs.rich_inline import Selection
     from jobs.rich_steps import Steps
 
@@ -28,23 +24,12 @@ _OF_MESSAGES = ("delay", "max_depth", "resend_after", "create_queue", "follow")
 
 def run_inline(flags: ReprocessFlags, command: str) -> int:
     """Loads settings, opens the view, does the work; returns the exit code."""
-    from cli.connect import hide_secrets
-    from cli.settings import load
-    from cli.signals import Signals
-    from cli.view import open_view
-
     _refuse_flags(flags)
-    settings = load(os.environ, Path.cwd(), flags.env_file)
-    hide_secrets(settings)
-    view = open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
-    signals = Signals(view.abandon)
-    try:
-        return asyncio.run(_do(flags, command, settings, view, signals))
-    except asyncio.CancelledError:
-        sys.stderr.write("stopped before the run began: nothing was written, nothing was paid\n")
-        return int(signals.exit or 1)
-    finally:
-        view.abandon()
+
+    async def do(settings: Settings, view: View, signals: Signals) -> int:
+        return await _do(flags, command, settings, view, signals)
+
+    return run_task(flags, do)
 
 
 def _refuse_flags(flags: ReprocessFlags) -> None:
@@ -58,29 +43,14 @@ def _refuse_flags(flags: ReprocessFlags) -> None:
 
 
 async def _do(flags: ReprocessFlags, command: str, settings: Settings, view: View, signals: Signals) -> int:
-    from cli import connect
     from cli.rich import open_steps
     from jobs.rich_inline import Inline
 
-    signals.install()
-    choice = connect.choose_database(settings, flags.local)
-    for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
-        view.say(text)
     async with (
-        connect.open_road(settings, choice, flags.allow_host or ()) as (road, _),
-        open_steps(settings, flags, road, choice.kind, view, command) as steps,
+        open_place(settings, flags, view) as place,
+        open_steps(settings, flags, place.road, place.choice.kind, view, command) as steps,
     ):
-        inline = Inline(steps, await _select(flags, steps))
-
-        def stop(exit_: Exit, why: str) -> None:
-            inline.ask_stop(exit_, why)
-            view.dismiss()
-
-        signals.ask = stop
-        try:
-            verdict = await inline.go()
-        finally:
-            signals.ask, signals.had_run = None, True
+        verdict = await go_under(signals, Inline(steps, await _select(flags, steps)), view)
     finish(verdict, flags, view)
     return int(verdict.exit)
 

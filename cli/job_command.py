@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shlex
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.flags import ReembedFlags, RunFlags, takes
 from cli.main import new_app
+from cli.opening import go_under, open_place, run_task
 from cli.reprocess_flags import ReprocessFlags
 from cli.views_flags import ViewsFlags
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from cli.view import View
     from jobs.engine.job import Job
     from jobs.engine.run import Run
-    from jobs.engine.verdict import Exit, Verdict
+    from jobs.engine.verdict import Verdict
     from jobs.engine.work import Work
     from queries.road import Road
 
@@ -70,24 +68,11 @@ def _flags_of(job: Job) -> type[RunFlags]:
 
 def run_job(name: str, flags: RunFlags, command: str, view: View | None = None, *, task: Task | None = None) -> int:
     """Loads settings, opens the view, does the task (a run to its verdict); returns the exit code."""
-    from cli.connect import hide_secrets
-    from cli.settings import load
-    from cli.signals import Signals
-    from cli.view import open_view
 
-    settings = load(os.environ, Path.cwd(), flags.env_file)
-    hide_secrets(settings)
-    view = view or open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
-    signals = Signals(view.abandon)
-    try:
-        return asyncio.run(_do(name, flags, command, settings, view, signals, task or _task_of(flags)))
-    except asyncio.CancelledError:
-        after = "stopped after the run: what was to follow is not finished"
-        before = "stopped before the run began: nothing was written, nothing was paid"
-        sys.stderr.write(f"{after if signals.had_run else before}\n")
-        return int(signals.exit or 1)
-    finally:
-        view.abandon()
+    async def do(settings: Settings, view: View, signals: Signals) -> int:
+        return await _do(name, flags, command, settings, view, signals, task or _task_of(flags))
+
+    return run_task(flags, do, view=view)
 
 
 def _task_of(flags: RunFlags) -> Task:
@@ -101,15 +86,11 @@ def _task_of(flags: RunFlags) -> Task:
 async def _do(
     name: str, flags: RunFlags, command: str, settings: Settings, view: View, signals: Signals, task: Task
 ) -> int:
-    from cli import connect
     from cli.memory import keep_memory
 
-    signals.install()
-    choice = connect.choose_database(settings, flags.local)
-    for text in (f"database: {choice.said}", *settings.warnings, *(connect.details(settings) if flags.verbose else ())):
-        view.say(text)
-    async with connect.open_road(settings, choice, flags.allow_host or ()) as (road, dsn):
-        work = replace(await make_work(name, flags, command, settings, view, road, choice.kind), dsn=dsn)
+    async with open_place(settings, flags, view) as place:
+        work = await make_work(name, flags, command, settings, view, place.road, place.choice.kind)
+        work = replace(work, dsn=place.dsn)
         keep_memory()
         try:
             return await task(work, flags, view, signals)
@@ -162,17 +143,7 @@ async def make_work(
 async def run_work(work: Work, view: View, signals: Signals, run: Run | None = None) -> Verdict:
     from jobs.engine.run import Run
 
-    run = run or Run(work)
-
-    def stop(exit_: Exit, why: str) -> None:
-        run.ask_stop(exit_, why)
-        view.dismiss()
-
-    signals.ask = stop
-    try:
-        return await run.go()
-    finally:  # what a command does after its run is ended by a signal like anything else
-        signals.ask, signals.had_run = None, True
+    return await go_under(signals, run or Run(work), view)
 
 
 def finish(verdict: Verdict, flags: RunFlags, view: View) -> None:

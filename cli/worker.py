@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +14,7 @@ import typer
 from cli import quantities
 from cli.flags import RunFlags, WorldFlags, option, read_price, read_workers, takes
 from cli.main import new_app
+from cli.opening import open_place, run_task
 from cli.quantities import show_usd
 from cli.untrusted import clean
 from queries.errors import Misconfigured
@@ -77,40 +76,26 @@ def worker(flags: WorkerFlags) -> None:
 
     BROKER_URL and [queue] of catchup.toml say which queue. All workers share one rate limit and the hour's and day's
     ceilings through the database. Ctrl-C or SIGTERM finishes or gives back what is in hand."""
-    from cli.connect import hide_secrets
-    from cli.settings import load
-    from cli.signals import Signals
-    from cli.view import open_view
 
-    settings = load(os.environ, Path.cwd(), flags.env_file)
-    hide_secrets(settings)
-    view = open_view(as_json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
-    signals = Signals(view.abandon)
-    try:
-        raise typer.Exit(asyncio.run(_do(flags, settings, view, signals)))
-    except asyncio.CancelledError:
-        sys.stderr.write("stopped before any message was taken\n")
-        raise typer.Exit(int(signals.exit or 1)) from None
+    async def do(settings: Settings, view: View, signals: Signals) -> int:
+        return await _do(flags, settings, view, signals)
+
+    raise typer.Exit(run_task(flags, do, before="stopped before any message was taken"))
 
 
 async def _do(flags: WorkerFlags, settings: Settings, view: View, signals: Signals) -> int:
-    from cli import connect
     from cli.job_command import finish
     from cli.queues import open_consumer
     from cli.rich import open_steps
 
-    signals.install()
     consumer = open_consumer(settings)
-    choice = connect.choose_database(settings, flags.local)
-    for text in (f"database: {choice.said}", *settings.warnings, f"queue: {consumer.where}"):
-        view.say(text)
     command = shlex.join(["catchup", *sys.argv[1:]])
     as_run = _run_flags(flags)
     async with (
-        connect.open_road(settings, choice, flags.allow_host or ()) as (road, _),
-        open_steps(settings, as_run, road, choice.kind, _Silent(), command, _NAME) as steps,
+        open_place(settings, flags, view, more=(f"queue: {consumer.where}",)) as place,
+        open_steps(settings, as_run, place.road, place.choice.kind, _Silent(), command, _NAME) as steps,
     ):
-        work = _Working(flags, settings, road, steps, consumer, _key_of(settings, steps))
+        work = _Working(flags, settings, place.road, steps, consumer, _key_of(settings, steps))
         signals.ask = work.ask_stop
         verdict = await work.go()
         signals.ask, signals.had_run = None, True
