@@ -30,6 +30,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.SIGINT: "interrupted by Ctrl-C; the same command goes on",
     Exit.SIGTERM: "terminated by a signal; the same command goes on",
 }
+UNDER_WAY = "nothing is wrong, and there is more to come: the same command goes on"
 NAMED_AT_MOST = 10
 
 
@@ -51,7 +52,9 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
         lines.append(Line("stopped", clean(verdict.stop_reason, 600), "bad"))
     lines += [Line("note", clean(note, 400), "warn") for note in verdict.notes]
     lines += _named_lines(verdict)
-    return [*lines, *_advice_lines(verdict), _exit_line(verdict.exit)]
+    is_under_way = verdict.exit == Exit.DONE and verdict.books.to_do > 0
+    last = Line("exit 0", UNDER_WAY, "dim") if is_under_way else _exit_line(verdict.exit)
+    return [*lines, *_advice_lines(verdict), last]
 
 
 def _advice_lines(verdict: Verdict) -> list[Line]:

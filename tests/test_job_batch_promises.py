@@ -210,7 +210,7 @@ async def test_a_batch_that_was_not_made_yet_is_given_up_with_its_file(
 
 
 async def test_what_a_batch_holds_is_its_worst_case_and_no_more(batch_bench: BatchBench) -> None:
-    """Tokens in as counted and every token out that is allowed: a ceiling keeps no row waiting for money nobody asks."""
+    """Tokens in as counted, tokens out as allowed: no row waits for money that nobody asks."""
     await batch_bench.fill(20)
     batch_bench.fake.batches.configure(working_s=600.0)
     await batch_bench.visit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cli.report import UNDER_WAY, verdict_lines
 from jobs.engine.verdict import Exit
 from tests.servers.batch_bench import BatchBench
 
@@ -13,6 +14,7 @@ async def test_one_visit_hands_in_and_the_next_one_collects(batch_bench: BatchBe
     first = await batch_bench.visit()
     assert (first.exit, first.books.wrote, first.books.to_do, first.books.balance()) == (Exit.DONE, 1, 29, True), first
     assert "at the provider" in first.headline
+    assert verdict_lines(first)[-1].text == UNDER_WAY, "and not that everything is written"
     batch_bench.fake.batches.advance(4000.0)
     second = await batch_bench.visit()
     assert (second.exit, second.books.wrote, second.books.to_do, second.books.balance()) == (Exit.DONE, 29, 0, True)
