@@ -48,6 +48,27 @@ async def test_b10_a_file_that_is_missing_for_hours_is_waited_for_and_never_paid
     assert paid_once(batch_bench)
 
 
+async def test_b10_errors_that_are_lost_are_no_lost_results(batch_bench: BatchBench) -> None:
+    """Nothing in the error file was paid: after the wait its rows go again, and nobody is told that they are lost."""
+    await batch_bench.fill(20)
+    batch_bench.fake.batches.script({"match": {"nth": 1}, "lie": {"status_zero": 0.5}})
+    world = batch_bench.fake.batches
+    world.configure(working_s=600.0)
+    await batch_bench.visit(tail_live=0)
+    world.advance(700.0)
+    (batch,) = world.batches.values()
+    world.files[str(batch.error_file_id)].lie = Lie(content="gone")
+    early = await batch_bench.visit(tail_live=0)
+    assert (len(world.batches), early.books.to_do) == (1, 19 - early.books.wrote)
+    await batch_bench.age(25.0)
+    late = await batch_bench.visit(tail_live=0)
+    assert (len(world.batches), late.books.failed.total()) == (2, 0)
+    world.advance(700.0)
+    await batch_bench.visit(tail_live=0)
+    assert all((await batch_bench.cells()).values())
+    assert paid_once(batch_bench)
+
+
 async def test_b10_results_that_are_done_as_it_says_and_in_no_named_file_are_waited_for(
     batch_bench: BatchBench,
 ) -> None:

@@ -134,7 +134,10 @@ class Driving:
             chunk = await self._provider.note(chunk, gone=True)
         self._keep(chunk)
         may_come = is_short and not is_past_waiting(chunk)
-        fatal = await session.collecting.collect(chunk, None if gone or may_come else todo.reason, counts=todo.counts)
+        is_lost = "output" in gone  # what stands in the other file was never paid
+        fatal = await session.collecting.collect(
+            chunk, None if is_lost or may_come else todo.reason, counts=todo.counts
+        )
         if session.stop.is_asked:
             return
         if is_short and await self._is_still_out(chunk):
