@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,22 +51,44 @@ async def _find(work: Work) -> Rollups | None:
 
 
 async def _follow(work: Work, verdict: Verdict, signals: Signals) -> Verdict:
+    """Whatever becomes of the views, what the run did is said."""
     from jobs.engine.verdict import Exit
+
+    try:
+        return await _refresh(work, verdict)
+    except CatchupError as error:
+        return _with_failure(verdict, "the views", error)
+    except asyncio.CancelledError:
+        if signals.exit is None:
+            raise
+        what = f"{verdict.headline}; stopped before the views were refreshed"
+        return replace(verdict, exit=Exit(signals.exit), headline=what, next_command=work.command)
+
+
+def _with_failure(verdict: Verdict, of: str, error: CatchupError) -> Verdict:
+    from cli.report import exit_of
+    from jobs.engine.verdict import Exit
+
+    why = getattr(error, "words", "") or error.what
+    return replace(
+        verdict,
+        exit=exit_of(error) if verdict.exit in (Exit.DONE, Exit.SOME_NAMED) else verdict.exit,
+        headline=f"{verdict.headline}; not refreshed: {of}: {why}",
+        fix=error.fix or "look at the view; the same command refreshes all of them, also if no count changes",
+    )
+
+
+async def _refresh(work: Work, verdict: Verdict) -> Verdict:
     from queries.rollups import refresh_rollups
 
     found = await _find(work)
     if found is None or not found.is_due or not found.views:
         said = "no view depends on these tables" if found and not found.views else "nothing changed: none refreshed"
         return replace(verdict, own=(*verdict.own, ("rollups", said)), facts={**verdict.facts, "rollups": []})
-    try:
-        took = await refresh_rollups(work.dsn, found, work.target.name)
-    except CatchupError as error:
-        from cli.report import exit_of
-
-        code = exit_of(error) if verdict.exit in (Exit.DONE, Exit.SOME_NAMED) else verdict.exit
-        what = f"{verdict.headline}; the views are not refreshed: {error.what}"
-        return replace(verdict, exit=code, headline=what, fix=error.fix)
-    said = ", ".join(f"{name} in {show_duration(seconds)}" for name, seconds in took)
+    done = await refresh_rollups(work.dsn, found, work.target.name)
+    if done.broken:
+        verdict = _with_failure(verdict, ", ".join(name for name, _ in done.broken), done.broken[0][1])
+    said = ", ".join(f"{name} in {show_duration(seconds)}" for name, seconds in done.took) or "none"
     slow = [each.name for each in found.views if not each.concurrently]
     note = (
         (f"{', '.join(slow)} was locked for readers meanwhile: a unique index on it lets them go on",) if slow else ()
@@ -74,5 +97,5 @@ async def _follow(work: Work, verdict: Verdict, signals: Signals) -> Verdict:
         verdict,
         own=(*verdict.own, ("rollups", said)),
         notes=(*verdict.notes, *note),
-        facts={**verdict.facts, "rollups": [name for name, _ in took]},
+        facts={**verdict.facts, "rollups": [name for name, _ in done.took]},
     )

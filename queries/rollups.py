@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from queries.errors import Misconfigured
+from queries.errors import CatchupError, Misconfigured
 from queries.ledger_answers import believed, expected
 from queries.postgres_errors import translate_connect, translate_psycopg
-from queries.road import Road
+from queries.road import Road, as_argument
 from queries.table import TableSpec
+
+# Who waits for the lock of a refresh holds back every reader that comes after it.
+_PATIENCE = b"set local statement_timeout = 0; set local lock_timeout = '10s'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,14 @@ class Rollups:
     is_due: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Seconds of each view; `broken` are those that could not be, and why: all of them are due again then."""
+
+    took: tuple[tuple[str, float], ...]
+    broken: tuple[tuple[str, CatchupError], ...]
+
+
 async def find_rollups(road: Road, spec: TableSpec, target: str, tables: Sequence[str]) -> Rollups:
     asked = {"spec": {"schema": spec.schema}, "target": target, "tables": list(tables)}
     answer = expected(await road.read("catchup_views_rollups", asked))
@@ -62,27 +73,35 @@ def refusal(rollups: Rollups, why: str) -> Misconfigured:
     )
 
 
-async def refresh_rollups(url: str, rollups: Rollups, target: str) -> list[tuple[str, float]]:
-    """One after the other, each in a transaction of its own; returns the seconds of each."""
+async def refresh_rollups(url: str, rollups: Rollups, target: str) -> Refreshed:
+    """One after the other, each in a transaction of its own: one that is broken keeps no other from its counts."""
     foreign = [view.name for view in rollups.views if not view.is_owner]
     if foreign:
         raise refusal(rollups, f"only the owner may refresh {', '.join(foreign)}")
     took: list[tuple[str, float]] = []
+    broken: list[tuple[str, CatchupError]] = []
     try:
         async with await psycopg.AsyncConnection.connect(
             url, autocommit=True, prepare_threshold=None, connect_timeout=10, keepalives_idle=30, keepalives_interval=10
         ) as connection:
             began = await (await connection.execute("select now()::text")).fetchone()
             for view in rollups.views:
-                started = time.monotonic()
-                async with connection.transaction():  # a pooler gives a session for so long, and no longer
-                    await connection.execute("set local statement_timeout = 0")
-                    await connection.execute(view.statement.encode())
-                took.append((f"{view.schema}.{view.name}", time.monotonic() - started))
-            said = sql.Literal(f'[{{"target": "{target}", "at": "{began[0] if began else ""}"}}]')
-            await connection.execute(sql.SQL("select public.catchup_views_rolled_up({})").format(said))
+                started, place = time.monotonic(), f"{view.schema}.{view.name}"
+                try:
+                    async with connection.transaction():  # a pooler gives a session for so long, and no longer
+                        await connection.execute(_PATIENCE)
+                        await connection.execute(view.statement.encode())
+                except psycopg.Error as error:
+                    if connection.closed:
+                        raise
+                    broken.append((place, translate_psycopg(error, writing=False)))
+                else:
+                    took.append((place, time.monotonic() - started))
+            if not broken:
+                said = sql.Literal(as_argument({"target": target, "at": began[0] if began else ""}))
+                await connection.execute(sql.SQL("select public.catchup_views_rolled_up({})").format(said))
     except psycopg.OperationalError as error:
         raise (translate_psycopg(error, writing=False) if error.sqlstate else translate_connect(error)) from error
     except psycopg.Error as error:
         raise translate_psycopg(error, writing=False) from error
-    return took
+    return Refreshed(tuple(took), tuple(broken))
