@@ -28,7 +28,7 @@ JOBS: Mapping[str, Callable[[Path], AbstractContextManager[list[Stage]]]] = {
     "submit-batch": lambda _: nullcontext([Batches()]),
     "refresh-views": lambda _: nullcontext([Counting()]),
     "reprocess-videos": open_sending,
-    "reprocess-videos --inline": lambda _: nullcontext([Describing()]),
+    "inline": lambda _: nullcontext([Describing()]),
 }
 
 

@@ -36,8 +36,8 @@ create trigger note_scene after update of visual_description on public.video_sce
     for each row execute function public.note_scene();
 """
 TELLTALES = {
-    "cursor-saved-on-fetch": "lost",
     "write-before-journal": "re-paid",
+    "booked-after-send": "ledger",
     "flagged-too-early": "falsely_done",
 }
 
@@ -45,7 +45,7 @@ TELLTALES = {
 class Describing(Stage):
     """Units are the scenes' and the videos' calls."""
 
-    job = "reprocess-videos --inline"
+    job = "inline"
     title = "scenes"
     target = pair(SCENES, SUMMARY)
     cell = "video_summary"
@@ -60,7 +60,9 @@ class Describing(Stage):
         return (SCENES, self.target)
 
     def words(self) -> Sequence[str]:
-        return (*self.job.split(), "--yes", "--json", "--concurrency", str(WORKERS), "--db-load", "100%")
+        """The provider bills by one price, so both steps have one model."""
+        how = ("--concurrency", str(WORKERS), "--db-load", "100%", "--model", "gpt-4o-mini")
+        return ("reprocess-videos", "--inline", "--yes", "--json", *how)
 
     def requests(self, items: int) -> int:
         return items * 2 // 3
