@@ -22,8 +22,8 @@ NOT_MET = {
     RICH: {*range(4, 8), *range(9, 14), *range(15, 20), 21, 22, 24, 27, *range(29, 32), *range(34, 47)},
 }
 FILES = {
-    "reprocess-videos": re.compile(r"test_(job_messages|cli_reprocess)"),
-    RICH: re.compile(r"test_(job_rich|cli_inline|cli_worker)"),
+    "reprocess-videos": re.compile(r"test_(job_messages|cli_reprocess|engine_kill_messages)"),
+    RICH: re.compile(r"test_(job_rich|cli_inline|cli_worker|engine_kill_inline)"),
     "vectorize": re.compile(r"test_(job_vectorize|engine_kill_vectors)"),
     "refresh-views": re.compile(r"test_(job_views|engine_kill_views)"),
     "submit-batch": re.compile(r"test_(job_batch|engine_kill_batches)"),
