@@ -7,11 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.batches import Batches
 from tests.chaos.describing import Describing
-from tests.chaos.sending import open_sending
+from tests.chaos.sending import Sending, open_with_redis
 from tests.chaos.stage import Stage
 from tests.chaos.summaries import Summaries
 from tests.chaos.trials import Arena
@@ -19,6 +20,7 @@ from tests.chaos.vectors import open_stages
 from tests.chaos.victim import run_nursery
 from tests.chaos.views import Counting
 from tests.chaos.witness import run_witness
+from tests.chaos.working import Working
 from tests.chaos.world import Worlds
 from tests.servers.postgres import Server
 
@@ -27,8 +29,9 @@ JOBS: Mapping[str, Callable[[Path], AbstractContextManager[list[Stage]]]] = {
     "vectorize": open_stages,
     "submit-batch": lambda _: nullcontext([Batches()]),
     "refresh-views": lambda _: nullcontext([Counting()]),
-    "reprocess-videos": open_sending,
+    "reprocess-videos": partial(open_with_redis, Sending),
     "inline": lambda _: nullcontext([Describing()]),
+    "worker": partial(open_with_redis, Working),
 }
 
 

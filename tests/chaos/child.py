@@ -89,11 +89,11 @@ def _import_all() -> None:
     del rollups, views, metered_views, views_account, youtube_client
     import dramatiq.brokers.redis
 
-    from cli import inline, sending
+    from cli import inline, sending, worker
     from jobs import rich_inline, rich_scenes, rich_videos
-    from queries import dramatiq_queue
+    from queries import dramatiq_consumer, dramatiq_queue
 
-    del dramatiq, inline, sending, rich_inline, rich_scenes, rich_videos, dramatiq_queue
+    del dramatiq, inline, sending, worker, dramatiq_consumer, rich_inline, rich_scenes, rich_videos, dramatiq_queue
     del submit_batch, openai_batches
     del dsn, openai_chat, openai_embed, pgvector_space, pinecone_space, prices
 

@@ -102,7 +102,7 @@ class Describing(Stage):
         """A flag says that all is there: the summary, and every scene's description."""
         del records, edits_done
         rows = "select v.id, v.has_rich_semantics, count(s.visual_description) from videos v join video_scenes s "
-        for key, is_rich, described in _ask(world, rows + "on s.video_id = v.id group by v.id"):
+        for key, is_rich, described in ask(world, rows + "on s.video_id = v.id group by v.id"):
             kind, has_text = world.kinds[key], truth.cells.get(key) is not None
             if kind == "eligible" and not (is_rich and has_text and described == SCENES_EACH):
                 note(finding.lost, key)
@@ -115,7 +115,7 @@ class Describing(Stage):
 
     def changed(self, world: World, truth: Truth) -> Iterable[str]:
         """Both audit trails: of the scenes, and of their videos."""
-        scenes = [f"{key} {place}" for key, place in _ask(world, "select video_id, index from scene_audit")]
+        scenes = [f"{key} {place}" for key, place in ask(world, "select video_id, index from scene_audit")]
         return [*scenes, *super().changed(world, truth)]
 
     def claimed(self, world: World, truth: Truth) -> Iterable[str]:
@@ -131,6 +131,6 @@ def _unit(video: str, place: int) -> str:
     return f"{video}.{place}"
 
 
-def _ask(world: World, query: str) -> list[tuple[Any, ...]]:
+def ask(world: World, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(world.dsn, autocommit=True, application_name="world") as connection:
         return connection.execute(query.encode()).fetchall()

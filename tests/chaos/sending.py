@@ -117,11 +117,12 @@ class Sending(Stage):
 
 
 @contextmanager
-def open_sending(_: Path) -> Iterator[list[Stage]]:
+def open_with_redis(make: Callable[[RedisServer], Stage], _: Path) -> Iterator[list[Stage]]:
+    """A Redis of the stage's own, which keeps nothing."""
     with tempfile.TemporaryDirectory(prefix="chaos-redis") as folder:
         server = RedisServer(find_redis(), Path(folder))
         server.start()
         try:
-            yield [Sending(server)]
+            yield [make(server)]
         finally:
             server.kill()
