@@ -76,10 +76,10 @@ def progress_line(snapshot: Snapshot) -> str:
         extra += f", waiting: {clean(snapshot.waiting_for, 80)}"
     elif snapshot.bound_by:
         extra += f", bound by {clean(snapshot.bound_by, 60)}"
-    total = snapshot.total_estimate if snapshot.total_estimate and snapshot.total_estimate >= books.settled() else None
+    total = snapshot.total_estimate if snapshot.total_estimate and snapshot.total_estimate >= snapshot.done else None
     return str(
         tqdm.format_meter(
-            books.settled(),
+            snapshot.done,
             total or 0,
             snapshot.seconds,
             prefix=snapshot.phase,

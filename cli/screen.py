@@ -131,7 +131,7 @@ def draw(snapshot: Snapshot, title: str, width: int) -> Group:
 
 
 def _bar(snapshot: Snapshot, width: int) -> Table:
-    done, total = snapshot.books.settled(), snapshot.total_estimate
+    done, total = snapshot.done, snapshot.total_estimate
     known = total is not None and total >= done
     style = "yellow" if snapshot.phase in _BUSY or snapshot.waiting_for else "cyan"
     row = Table.grid(padding=(0, 1))
@@ -146,7 +146,7 @@ def _bar(snapshot: Snapshot, width: int) -> Table:
 
 
 def _position(snapshot: Snapshot, known: bool) -> Text:
-    done, total = snapshot.books.settled(), snapshot.total_estimate
+    done, total = snapshot.done, snapshot.total_estimate
     if not known or not total:
         return Text(f"{done:,} rows", no_wrap=True)
     left = ""

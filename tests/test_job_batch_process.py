@@ -275,6 +275,8 @@ async def test_f50_a_dry_run_counts_and_writes_nothing(
     assert (verdict.exit, plan.facts["requests"], plan.facts["files"], dict(plan.would_skip).popitem()[1]) == (
         Exit.DONE, 49, 3, 1,
     )  # fmt: skip
+    seen = batch_bench.running.snapshot()
+    assert (seen.phase, seen.done, seen.total_estimate) == ("counting", 50, 50), "the bar shows what was counted"
     assert {request.method for request in proxy.requests} <= {"GET"}
     assert await batch_bench.database.run("select 1 from catchup.runs") == []
     real = await batch_bench.visit(requests_most=20, tail_live=0)

@@ -12,7 +12,7 @@ from jobs.engine.opening import Opened, Opening, check_ledger
 from jobs.engine.run import Run
 from jobs.engine.session import Session
 from jobs.engine.verdict import Verdict
-from jobs.engine.watch import Plan
+from jobs.engine.watch import Plan, Snapshot
 from queries.batch_ledger import Room
 from queries.errors import Misconfigured
 from queries.ledger import RunRecord
@@ -25,6 +25,7 @@ class BatchRun(Run):
         self.errand = errand
         self.name = NAME
         self._means = replace(self._means, price=errand.price)
+        self._found = Survey()
 
     async def go(self) -> Verdict:
         verdict = await super().go()
@@ -40,6 +41,7 @@ class BatchRun(Run):
         if not self.work.options.dry_run:
             return replace(plan, job=self.name)
         errand = self.errand
+        self._plan = plan
         found, room = await self._survey(query)
         queued = await say_queued(errand, set(room.chunks))
         return replace(
@@ -66,7 +68,18 @@ class BatchRun(Run):
     async def _survey(self, query: PageQuery) -> tuple[Survey, Room]:
         errand, desk = self.errand, self.errand.desk
         room = await self._database.insist(lambda: desk.room(errand.place, self.work.model))
-        return await survey(errand, self._database, query, tokens_most(errand, room)), room
+        self.phase = "counting"
+        await survey(self._found, errand, self._database, query, tokens_most(errand, room))
+        return self._found, room
+
+    def snapshot(self) -> Snapshot:
+        seen = super().snapshot()
+        if self.phase != "counting":
+            return seen
+        plan = self._plan
+        total = (plan.pending_estimate if plan.pending_is_floor else plan.pending_counted) if plan else None
+        rows = self._found.rows
+        return replace(seen, counted=rows, total_estimate=total, per_min=60 * rows / max(1.0, seen.seconds))
 
     async def _facts(self) -> TableFacts:
         await self._refuse_beside_paid()

@@ -100,7 +100,7 @@ class Sending:
         )
 
     async def _fill(self, draft: Draft, rows: AsyncGenerator[Row, None]) -> None:
-        self._session.phase = "planning"
+        self._session.phase = "filling"
         async for ask in self._asks(rows):
             try:
                 fits = draft.add(ask)

@@ -68,14 +68,16 @@ class Survey:
         return max(1, math.ceil(self.tokens / tokens_most)) if tokens_most else 1
 
 
-async def survey(errand: BatchWork, database: Database, query: PageQuery, tokens_most: int | None) -> Survey:
-    """Walks as the run would, up to --limit."""
-    found, means, limit = Survey(), errand.means, errand.work.options.limit
+async def survey(
+    found: Survey, errand: BatchWork, database: Database, query: PageQuery, tokens_most: int | None
+) -> None:
+    """Walks as the run would, up to --limit; `found` grows meanwhile, for whoever watches."""
+    means, limit = errand.means, errand.work.options.limit
     scan = Scan(errand.work.ledger, database, query, errand.work.clock)
     with Preparing(recipe_of(errand.work.job, means)) as preparing:
         async for ready in preparing.ahead(scan.pages_from(query.above)):
             if limit is not None and found.requests >= limit:
-                return found
+                return
             found.rows += 1
             item = ready.item if ready.item is not None else prepare(errand.work.job, ready.row, means)
             if isinstance(item, Ask):
@@ -89,7 +91,6 @@ async def survey(errand: BatchWork, database: Database, query: PageQuery, tokens
                 found.skips[item.reason] += 1
             elif isinstance(item, Exception):
                 found.skips["internal error"] += 1
-    return found
 
 
 def usd_of(found: Survey, errand: BatchWork) -> tuple[float, float]:

@@ -43,7 +43,7 @@ class Plan:
 class Snapshot:
     """Where the run stands now; cheap enough to take ten times a second."""
 
-    phase: str  # preflight, replay, canary, running, waiting, draining, done
+    phase: str  # preflight, replay, canary, counting, filling, running, waiting, draining, done
     books: Books
     in_flight: int
     per_min: float
@@ -55,6 +55,12 @@ class Snapshot:
     seconds: float
     waiting_for: str = ""
     last_text: tuple[str, str] | None = None
+    counted: int = 0
+    """Rows that a phase which settles none has done."""
+
+    @property
+    def done(self) -> int:
+        return self.counted or self.books.settled()
 
 
 class Watcher(Protocol):
