@@ -41,12 +41,15 @@ class Publisher:
     async def ask(self, request: PublishRequest) -> PublishAnswer:
         wanted = await self._still(request.seen)
         stop = threading.Event()
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, request, wanted, stop)
+            sent = await loop.run_in_executor(self._thread, self._publish, request, wanted, stop)
         finally:
             stop.set()  # whoever stopped waiting wants no further message out
+        self._before.append(sent)  # not of a request that nobody waited for: what is out of it is in no journal
+        return PublishAnswer(frozenset(sent), self.queue.where)
 
-    def _publish(self, request: PublishRequest, wanted: frozenset[int], stop: threading.Event) -> PublishAnswer:
+    def _publish(self, request: PublishRequest, wanted: frozenset[int], stop: threading.Event) -> list[str]:
         """With two requests in flight, the answer to the one before the last was journaled before this one was made."""
         self._record.open()
         if len(self._before) >= IN_FLIGHT_MOST:
@@ -62,8 +65,7 @@ class Publisher:
                 self._record.note(message.id)
                 self._reach("mq.confirmed")
             sent.append(message.id)
-        self._before.append(sent)
-        return PublishAnswer(frozenset(sent), self.queue.where)
+        return sent
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._end)

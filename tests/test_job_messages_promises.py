@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from jobs.engine.verdict import Exit
+from queries.dramatiq_queue import open_dramatiq
 from queries.errors import Misconfigured
+from queries.messages import Message, PublishRequest, Seen
+from queries.publishing import Publisher
+from queries.sent_record import SentRecord
 from tests.chaos.cuts import VIDEOS, cut_at
 from tests.servers.message_bench import OWNERS, Broker, MessageBench, open_broker
 from tests.servers.rabbitmq import RabbitServer
@@ -242,6 +248,41 @@ async def test_a_broker_that_is_not_there_at_the_start(message_bench: MessageBen
     verdict = await message_bench.send(nowhere, settings=short)
     assert (verdict.exit, verdict.calls) == (Exit.STOPPED, 0)
     assert "s3ntinel" not in str(verdict.as_json())
+
+
+async def test_a_request_that_was_given_up_half_way_is_remembered(redis_broker: Broker, tmp_path: Path) -> None:
+    """A stop does not wait for a slow broker: what it had confirmed by then is in no journal, and not sent twice."""
+    messages = tuple(Message(str(uuid.UUID(int=n)), (f"v{n}",)) for n in range(10))
+    request = PublishRequest(messages, tuple(((f"v{n}",), "") for n in range(10)))
+    third, goes_on = threading.Event(), threading.Event()
+    reached: Counter[str] = Counter()
+
+    def reach(point: str) -> None:
+        reached[point] += 1
+        if reached["mq.confirmed"] == 3 and not third.is_set():
+            third.set()
+            goes_on.wait(30)
+
+    async def still(seen: Sequence[Seen]) -> frozenset[int]:
+        return frozenset(range(len(seen)))
+
+    def open_publisher() -> Publisher:
+        queue = open_dramatiq(redis_broker.url, redis_broker.queue, TASK.decode(), "dramatiq")
+        return Publisher(queue, SentRecord(tmp_path / "sent.ids"), still, reach)
+
+    first = open_publisher()
+    asking = asyncio.create_task(first.ask(request))
+    await asyncio.to_thread(third.wait, 30)
+    asking.cancel()
+    closing = asyncio.create_task(first.close())
+    await asyncio.sleep(0)
+    goes_on.set()
+    await closing
+    assert len(redis_broker.see_all()) == 3
+    second = open_publisher()
+    assert len((await second.ask(request)).sent) == 10
+    await second.close()
+    assert sorted(sent.video for sent in redis_broker.take_all()) == [f"v{n}" for n in range(10)]
 
 
 # --- pace -------------------------------------------------------------------------------------------------
