@@ -37,6 +37,7 @@ async def make_sending(
     """A run whose service is the broker: what it answers is that it has the message."""
     from jobs.engine.clock import Clock
     from jobs.engine.hold import Hold
+    from jobs.engine.insistence import Insistence
     from jobs.engine.opening import query_of, run_params
     from jobs.engine.work import Work
     from jobs.registry import load_job
@@ -75,8 +76,9 @@ async def make_sending(
         fingerprint = target.fingerprint(model, run_params(target, model, options))
         options = await _only_listed(flags, options, ledger, query_of(target, options, fingerprint), view)
     fingerprint = target.fingerprint(model, run_params(target, model, options))
-    depth = _depth(publisher)
-    sending = Sending(target, query_of(target, options, fingerprint), messages, publisher, listed=options.among)
+    broker = Insistence("the broker", clock, options.max_outage_s)
+    query = query_of(target, options, fingerprint)
+    sending = Sending(target, query, messages, publisher, broker, listed=options.among)
     return Work(
         _paced(job, flags),
         target,
@@ -90,7 +92,7 @@ async def make_sending(
         view,
         command,
         clock=clock,
-        hold=Hold(depth, clock, flags.max_depth, flags.delay or 0.0),
+        hold=Hold(_depth(publisher), broker, clock, flags.max_depth, flags.delay or 0.0),
         ready=ready,
         account=sending,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.engine.account import Insist, Told
 from jobs.engine.books import Books
+from jobs.engine.insistence import Insistence
 from jobs.messages import layout_of
 from jobs.targets import Target
 from queries.message_ledger import Group, MessageLedger
@@ -25,6 +26,7 @@ class Sending:
     query: PageQuery
     messages: MessageLedger
     publisher: Publisher
+    broker: Insistence
     listed: tuple[str, ...] | None = None
 
     async def admit(self, insist: Insist) -> None:
@@ -39,7 +41,7 @@ class Sending:
     async def forecast(self, insist: Insist, pending: int) -> Told:
         """Reads only; counts at most so many rows, and says where there are more."""
         layout = layout_of(self.target)
-        waiting = (await self.publisher.look()).waiting
+        waiting = (await self.broker.insist(self.publisher.look)).waiting
         lines = [("sends", f"{layout.task}({_arguments(layout.args, layout.kwargs)}), one message a video")]
         lines.append(("queue", f"{waiting:,} messages wait there now"))
         facts: dict[str, Any] = {"queue": self.publisher.name, "queue_waiting": waiting}

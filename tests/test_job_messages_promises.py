@@ -306,6 +306,30 @@ async def test_no_more_wait_than_max_depth_allows(message_bench: MessageBench, r
     assert most <= 12  # what was allowed, and one small request
 
 
+async def test_a_broker_that_is_away_while_its_depth_is_asked_for_is_waited_for(
+    message_bench: MessageBench, redis_broker: Broker, start_tcp_proxy: StartTcpProxy
+) -> None:
+    """Most of a run with --max-depth is asking how many wait: a restart of the broker then is no end of the run."""
+    await message_bench.fill(20)
+    proxy = start_tcp_proxy(redis_broker.port, TASK)
+    sending = asyncio.create_task(message_bench.send(redis_broker.at(proxy.port), max_depth=5))
+    async with asyncio.timeout(30):
+        while message_bench.view.last is None or "workers" not in message_bench.view.last.waiting_for:
+            await asyncio.sleep(0.01)  # the run goes on beside us
+        proxy.cut(refuse=True)
+        while not sending.done() and "not reached" not in message_bench.view.last.waiting_for:
+            await asyncio.sleep(0.01)
+    proxy.refuse = False
+    taken: list[str] = []
+    while not sending.done():
+        taken += [sent.video for sent in await asyncio.to_thread(redis_broker.take_all)]
+        await asyncio.sleep(0.02)
+    taken += [sent.video for sent in redis_broker.take_all()]
+    verdict = await sending
+    assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 20), verdict.headline
+    assert sorted(taken) == await message_bench.pending()
+
+
 def _depth(broker: Broker) -> int:
     import redis  # noqa: PLC0415 - an extra
 

@@ -43,6 +43,12 @@ class TcpProxy:
         for each in (self._listener, *self._open):
             _end(each)
 
+    def cut(self, *, refuse: bool) -> None:
+        """Ends what is open, as a broker does that is killed; `refuse` until it is back."""
+        self.refuse = refuse
+        for each in self._open:
+            _end(each)
+
     def _accept(self) -> None:
         assert self._listener is not None
         while True:
