@@ -110,7 +110,7 @@ class Draft:
             self._spool = Spool(self.path)
         lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if lines:
-            self._spool.put(lines)
+            self._spool.put(b"".join(lines))  # not in its thread, which would keep memory of its own for it
         return self._spool
 
     def cut(self, usd: float) -> int:

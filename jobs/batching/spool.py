@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.batching.folder import hash_of, open_private
 
-_BEHIND_MOST = 8  # pieces: where the disk is slower than we are, memory stays flat
+_BEHIND_MOST = 4  # pieces: where the disk is slower than we are, memory stays flat
 _ON_DISK_EVERY = 16 << 20  # so that at the end there is little left to wait for
 
 
@@ -26,15 +26,14 @@ class Spool:
         self._since_on_disk = 0
         self._is_cut = False
 
-    def put(self, lines: list[bytes]) -> None:
-        self._behind.append(self._thread.submit(self._write, lines))
+    def put(self, data: bytes) -> None:
+        self._behind.append(self._thread.submit(self._write, data))
         while self._behind[0].done() or len(self._behind) > _BEHIND_MOST:
             self._behind.popleft().result()
             if not self._behind:
                 return
 
-    def _write(self, lines: list[bytes]) -> None:
-        data = b"".join(lines)
+    def _write(self, data: bytes) -> None:
         self._hash.update(data)
         left = memoryview(data)
         while left:
