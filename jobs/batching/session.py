@@ -256,7 +256,8 @@ class BatchSession(Session):
             waiting = self.waiting_for or f"{len(self.chunks)} batches at the provider"
         spent = seen.spent_usd + self.collected_usd
         counted = self.submitted + self.sending.unclaimed if self.phase == "filling" else 0
-        return replace(seen, waiting_for=waiting, spent_usd=spent, bound_by=self.at_work or seen.bound_by, counted=counted)
+        bound_by = self.at_work or seen.bound_by
+        return replace(seen, waiting_for=waiting, spent_usd=spent, bound_by=bound_by, counted=counted)
 
 
 def _sane(ratio: float) -> float:
