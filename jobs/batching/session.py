@@ -19,6 +19,7 @@ from jobs.engine.opening import Opened
 from jobs.engine.scan import Scan
 from jobs.engine.session import Session
 from jobs.engine.stop import Stop
+from jobs.engine.tap import candidates
 from jobs.engine.verdict import Exit
 from jobs.engine.watch import Plan, Snapshot
 from queries.batch_ledger import Chunk
@@ -44,7 +45,7 @@ class BatchSession(Session):
         books: Books,
     ) -> None:
         super().__init__(errand.work, database, stop, opened, query, books)
-        self._scan = Scan(errand.work.ledger, database, self.query, errand.work.clock)
+        self.scan = Scan(errand.work.ledger, database, self.query, errand.work.clock)
         self.errand = errand
         self.desk = errand.desk
         self.lease = opened.lease
@@ -180,7 +181,7 @@ class BatchSession(Session):
             yield row
         if self.is_scanned:
             return
-        async for row in self._rows():
+        async for row in candidates(self):
             if row.key not in self._taken_up:
                 yield row
 

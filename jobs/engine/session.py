@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,8 +21,6 @@ from jobs.engine.database import Database
 from jobs.engine.delivery import Delivery, backlog_most
 from jobs.engine.in_flight import InFlight
 from jobs.engine.insistence import Insistence
-from jobs.engine.job import Ask
-from jobs.engine.kept import find_kept
 from jobs.engine.lease import LeaseKeeper
 from jobs.engine.opening import Opened
 from jobs.engine.packing import Packer
@@ -34,13 +32,14 @@ from jobs.engine.scan import Scan
 from jobs.engine.selection import Selection
 from jobs.engine.settling import Settling
 from jobs.engine.stop import Stop
+from jobs.engine.tap import ask_for_all, candidates
 from jobs.engine.verdict import Exit, Named
 from jobs.engine.watch import Plan, Snapshot
 from jobs.engine.work import Work
 from jobs.engine.write_back import BACKLOG_MOST, WriteBack, paid_entry
 from queries.errors import CatchupError
 from queries.ledger import Lump, WriteBatch
-from queries.table import PageQuery, Row
+from queries.table import PageQuery
 
 _NAMED_MOST = 200
 _PACKS_AT_ONCE = 8  # of packed requests: each is thousands of rows, and memory must not follow the table
@@ -64,7 +63,7 @@ class Session:
         self.pending_beyond = False
         self.started = clock.now()
         self.tap_opened_at: float | None = None
-        self._scan = Scan(work.ledger, database, self.query, clock)
+        self.scan = Scan(work.ledger, database, self.query, clock)
         packing = work.job.packing
         slots = Slots(options.concurrency, _PACKS_AT_ONCE) if packing else Slots(options.concurrency)
         self.backlog_most = backlog_most(work.target.embedding)
@@ -177,7 +176,7 @@ class Session:
     async def _feed(self) -> None:
         await self.replay()
         self.phase = "canary"
-        rows = self._rows()
+        rows = candidates(self)
         packer = Packer(self.work.job, self.asking.rate.tokens_at_once)
         try:
             if self.work.options.is_proven or await open_the_tap(self, rows, packer):
@@ -186,7 +185,7 @@ class Session:
                 self._spawn(self.writer.run())
                 if self.delivery is not None:
                     self._spawn(self.delivery.run())
-                await self._tap(rows, packer)
+                await ask_for_all(self, rows, packer)
         finally:
             self.books.to_do += packer.rows
             await rows.aclose()
@@ -232,41 +231,6 @@ class Session:
             await self.settle()
             self.replayed = self.books.selected
             self.selection.admitted += self.replayed
-
-    async def _rows(self) -> AsyncGenerator[Row, None]:
-        """Every candidate once. A lagging replica may still show what we know to be written: that is left out."""
-        known = self.opened.past.confirmed | self.writer.recovered if self.opened.past else frozenset()
-        only = self.work.options.only.keys if self.work.options.only else None
-        async for page in self._scan.pages_from(self.checkpoint.key):
-            rows = [row for row in page if row.key not in known and (only is None or row.key in only)]
-            self.checkpoint.opened(row.key for row in rows)
-            if self.delivery is not None:
-                rows = await find_kept(rows, self.work, self.delivery)
-            for row in rows:
-                yield row
-
-    async def _tap(self, rows: AsyncGenerator[Row, None], packer: Packer) -> None:
-        async for row in rows:
-            if self.selection.limit_reached:
-                self.pending_beyond = True
-                break
-            ask = self.selection.select(row)
-            full = packer.add(ask) if ask is not None else None
-            if full is not None:
-                await self._start(full)
-                await asyncio.sleep(0)  # it leaves now: gathering the next one takes milliseconds
-            while (full is not None or ask is None) and self.backlog > self.backlog_most:
-                await self.work.clock.sleep(0.05)
-        rest = packer.take()
-        if rest is not None:
-            await self._start(rest)
-
-    async def _start(self, ask: Ask) -> None:
-        try:
-            await self.in_flight.start(ask)
-        except asyncio.CancelledError:  # stopped while it waited for a place
-            self.books.to_do += len(ask.rows)
-            raise
 
     def _end_by(self, error: BaseException) -> None:
         if isinstance(error, CatchupError):
