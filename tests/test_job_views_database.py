@@ -52,35 +52,45 @@ async def test_a_plain_run_over_either_road_is_the_same(
     await agree(views, 300)
 
 
+TEXT = {"body": "upstream connect error", "content_type": "text/plain"}
+GATEWAY = {"body": HTML, "content_type": "text/html"}
+
+
 @pytest.mark.parametrize(
-    "fault",
+    "faults",
     [
-        Fault(PAGE, "answer", nth=2, times=2, body="upstream connect error", content_type="text/plain"),
-        Fault(PAGE, "cut", nth=2, times=2),
-        Fault(PAGE, "answer", nth=1, times=3, status=522, body=HTML, content_type="text/html"),
-        Fault(SEED, "lost", nth=1, times=1),
-        Fault(WRITE, "answer", nth=1, times=2, body="upstream connect error", content_type="text/plain"),
-        Fault(WRITE, "cut", nth=1, times=2),
-        Fault(WRITE, "lost", nth=2, times=1),
-        Fault(WRITE, "answer", nth=2, times=2, status=502, body=HTML, content_type="text/html"),
-        Fault(WRITE, "answer", nth=2, times=2, status=504, body=POOL, headers=(("Retry-After", "1"),)),
-        Fault(PAGE, "answer", nth=4, times=2, status=500, body=TIMEOUT),
-        Fault(SEED, "answer", nth=1, times=2, status=500, body=TIMEOUT),
-        Fault(WRITE, "answer", nth=2, times=2, status=500, body=TIMEOUT),
-        Fault("catchup_quota_take", "lost", nth=2),
+        (
+            Fault(PAGE, "answer", nth=2, times=2, **TEXT),
+            Fault(WRITE, "answer", nth=1, times=2, **TEXT),
+            Fault(SEED, "lost", nth=1, times=1),
+        ),
+        (
+            Fault(PAGE, "cut", nth=2, times=2),
+            Fault(WRITE, "cut", nth=1, times=2),
+            Fault("catchup_quota_take", "lost", nth=2),
+        ),
+        (
+            Fault(PAGE, "answer", nth=1, times=3, status=522, **GATEWAY),
+            Fault(WRITE, "answer", nth=2, times=2, status=502, **GATEWAY),
+        ),
+        (
+            Fault(SEED, "answer", nth=1, times=2, status=500, body=TIMEOUT),
+            Fault(PAGE, "answer", nth=4, times=2, status=500, body=TIMEOUT),
+            Fault(WRITE, "answer", nth=2, times=2, status=500, body=TIMEOUT),
+        ),
+        (Fault(WRITE, "answer", nth=2, times=2, status=504, body=POOL, headers=(("Retry-After", "1"),)),),
+        (Fault(WRITE, "lost", nth=2, times=1),),
     ],
-    ids=[
-        "F15-page-text", "F15-page-cut", "F16-page-522", "F15-seed-lost", "F15-write-text", "F15-write-cut",
-        "F15-write-lost", "F16-write-502", "F18-pool", "F17-page", "F17-seed", "F17-write", "lost-units",
-    ],
-)  # fmt: skip
+    ids=["F15 text", "F15 cut", "F16 gateways", "F17 timeouts", "F18 pool", "F15 lost"],
+)
 async def test_a_passing_fault_of_the_database_costs_no_video_and_no_second_call(
-    proxied: Proxied, fault: Fault
+    proxied: Proxied, faults: tuple[Fault, ...]
 ) -> None:
     """Nothing is booked as changed because an answer was lost; each video is asked once and has its snapshot."""
     views, proxy, road = proxied
     await views.fill(300)
-    proxy.inject(fault)
+    for fault in faults:
+        proxy.inject(fault)
     verdict = await views.run(road=road(), max_outage_s=30.0)
     assert (verdict.exit, sums(verdict)) == (Exit.DONE, (300, 0, 0, 0, 0, 0)), verdict
     assert set(views.fake.asked.values()) == {1}
