@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 app = new_app("Take videos from the workers' queue and do the work; run as many as needed.")
 _NAME = "worker"
 _STOP_S = 20.0  # beyond the grace: the last write, and the broker's own goodbye
+_LAST_WRITE_S = 5.0  # of these: a database that is away is not waited for, the message goes back as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,7 @@ class _Working:
         self.crew = Crew(steps, road, flags.max_videos)
         self.loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
+        self.in_hand: Future[Processed] | None = None
 
     def ask_stop(self, exit_: Exit, why: str) -> None:
         self.crew.ask_stop(exit_, why)
@@ -172,8 +175,15 @@ class _Working:
                     await self.ended.wait()
             except TimeoutError:
                 self.crew.end_in_time(self.flags.max_runtime or 0.0)
-            await asyncio.to_thread(self.consumer.stop, self.settings.limits.grace + _STOP_S)
+            grace_s = self.settings.limits.grace
+            self.loop.call_later(grace_s + _LAST_WRITE_S, self._let_go)
+            await asyncio.to_thread(self.consumer.stop, grace_s + _STOP_S)
         return self.crew.verdict()
+
+    def _let_go(self) -> None:
+        """As a kill would, but with the message given back; what was paid is in the journal."""
+        if self.in_hand is not None:
+            self.in_hand.cancel()
 
     def _on_lost(self, why: str) -> None:
         self.loop.call_soon_threadsafe(self._lost, why)
@@ -193,7 +203,11 @@ class _Working:
         except (IndexError, KeyError):
             self._say("?", "a message without a video's id: left out")
             return Outcome("taken")
-        done = asyncio.run_coroutine_threadsafe(self.crew.take(video), self.loop).result()
+        self.in_hand = asyncio.run_coroutine_threadsafe(self.crew.take(video), self.loop)
+        try:
+            done = self.in_hand.result()
+        except CancelledError:
+            return Outcome("back")
         if done.totals is not None or done.next.value == "taken":
             self._say(video, done.said, done)
         return Outcome(done.next.value, done.wait_s)

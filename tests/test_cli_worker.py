@@ -7,14 +7,16 @@ import json
 import signal
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from jobs.reprocess_videos import JOB
 from tests.servers.bench import KEY
 from tests.servers.message_bench import KINDS, Broker, MessageBench, open_broker, write_queue
-from tests.servers.rich_bench import TARGETS, RichBench
+from tests.servers.rich_bench import TARGETS, RichBench, video_id
 from tests.servers.shell import Shell
+from tests.servers.tcp_proxy import StartTcpProxy
 
 REDELIVERED_S = 2
 """At Redis. A broken connection to RabbitMQ gives the message back at once."""
@@ -84,6 +86,24 @@ async def test_a_stopped_worker_gives_back_the_message_in_hand(workers: Workers,
     await workers.finish(2)
     assert await workers.rich.rich() == [1, 2]
     assert set(workers.rich.fake.world.paid.values()) == {1}
+
+
+async def test_a_worker_stopped_while_the_database_is_away_keeps_no_message(
+    workers: Workers, redis_broker: Broker, start_tcp_proxy: StartTcpProxy
+) -> None:
+    """SIGTERM does not wait for the outage to end: the message is back in the queue, and in no dead-letter queue."""
+    await workers.send(redis_broker, 1, 6)
+    parts = urlsplit(workers.rich.database.dsn)
+    proxy = start_tcp_proxy(int(parts.port or 0), b"never sent")
+    workers.shell.env["DATABASE_URL"] = parts._replace(netloc=f"postgres@127.0.0.1:{proxy.port}").geturl()
+    workers.rich.fake.configure(latency=0.3)
+    child = await workers.start("--concurrency", "1")
+    await workers.wait_for_calls(2)
+    proxy.cut(refuse=True)
+    child.send_signal(signal.SIGTERM)
+    out, err = await asyncio.wait_for(child.communicate(), 50)
+    assert child.returncode == 143, out.decode() + err.decode()
+    assert [sent.video for sent in redis_broker.take_all()] == [video_id(1)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
