@@ -27,7 +27,7 @@ class Working(Describing):
     job = "worker"
     title = "messages of videos"
     schema = f"{Describing.schema}alter table public.videos add column error_message text;"
-    telltales: Mapping[str, str] = {"write-before-journal": "re-paid"}
+    telltales: Mapping[str, str] = {"booked-after-send": "ledger"}
 
     def __init__(self, redis: RedisServer) -> None:
         self.broker = Broker("dramatiq-redis", redis.url, "chaos")
