@@ -70,6 +70,11 @@ class StaleRoad(DsnRoad):
         self.stale_rows += len(answer["rows"])
         return answer
 
+    async def read_rows(self, function: str, payload: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        rows = await self.replica.read_rows(function, payload)
+        self.stale_rows += len(rows)
+        return rows
+
     async def close(self) -> None:
         await self.replica.close()
         await super().close()
