@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,7 +28,6 @@ Item = Ask | Skip | Keep
 ROWS_WORTH_A_PROCESS = 2_000
 _GARBAGE_AFTER = 200_000
 _PAGES_AHEAD = 3  # for each process: one in work, one waiting, one on its way back
-_ROWS_A_PIECE = 200  # what travels at once: it stays in the processor's cache, and its results come early
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +71,27 @@ class Preparing:
 
     async def ahead(self, pages: AsyncIterator[list[Row]]) -> AsyncGenerator[Ready, None]:
         """Every row of every page once. Some pages are read ahead, never more than the processes can chew on."""
-        waiting: deque[tuple[list[Row], list[asyncio.Future[list[Made]]]]] = deque()
+        waiting: deque[tuple[list[Row], asyncio.Future[list[Made]] | None]] = deque()
         most = self._most * _PAGES_AHEAD
         async for page in pages:
             self._seen += len(page)
             waiting.append((page, self._submit(page)))
-            while waiting and (len(waiting) > most or all(each.done() for each in waiting[0][1])):
-                async for ready in self._take(*waiting.popleft()):
+            while waiting and (waiting[0][1] is None or len(waiting) > most or waiting[0][1].done()):
+                for ready in await self._take(*waiting.popleft()):
                     yield ready
         while waiting:
-            async for ready in self._take(*waiting.popleft()):
+            for ready in await self._take(*waiting.popleft()):
                 yield ready
 
-    def _submit(self, page: list[Row]) -> list[asyncio.Future[list[Made]]]:
-        """In pieces; none where this process is to do it."""
+    def _submit(self, page: list[Row]) -> asyncio.Future[list[Made]] | None:
         if self._pool is None and self._most > 0 and self._seen >= self._worth:
             self._open()
         if self._pool is None or not all(each.done() for each in self._starting):
-            return []
-        pieces = [[_light(row) for row in page[n : n + _ROWS_A_PIECE]] for n in range(0, len(page), _ROWS_A_PIECE)]
+            return None
         try:
-            return [asyncio.wrap_future(self._pool.submit(prepare_page, piece)) for piece in pieces]
+            return asyncio.wrap_future(self._pool.submit(prepare_page, [_light(row) for row in page]))
         except BrokenProcessPool:
-            return []
+            return None
 
     def _open(self) -> None:
         # Tens of thousands of rows are kept until their file is full, none of them in a circle: looking through them
@@ -107,21 +104,16 @@ class Preparing:
         )
         self._starting = [self._pool.submit(is_ready) for _ in range(self._most)]
 
-    async def _take(self, page: list[Row], pieces: list[asyncio.Future[list[Made]]]) -> AsyncIterator[Ready]:
-        done = 0
+    async def _take(self, page: list[Row], made: asyncio.Future[list[Made]] | None) -> Sequence[Ready]:
+        if made is None:
+            return [Ready(row) for row in page]
         try:
-            for piece in pieces:
-                rows = page[done : done + _ROWS_A_PIECE]
-                for row, made in zip(rows, await piece, strict=True):
-                    yield _ready(row, made)
-                done += len(rows)
+            return [_ready(row, each) for row, each in zip(page, await made, strict=True)]
         except BrokenProcessPool:
             # One of these texts may have killed it: from now on the row at work is named on disk, as always.
             self._most = 0
             self.close()
-            await asyncio.gather(*pieces, return_exceptions=True)
-        for row in page[done:]:
-            yield Ready(row)
+            return [Ready(row) for row in page]
 
 
 def recipe_of(job: object, means: Means) -> Recipe:
