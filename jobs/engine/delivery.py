@@ -18,7 +18,7 @@ from queries.ledger import RowVerdict
 from queries.table import Key
 from queries.vectors import VectorRecord, VectorSpace
 
-_WAITING_BYTES = 64 << 20  # of vectors that are paid and not yet seen where they belong: a reader may lag by seconds
+_WAITING_BYTES = 32 << 20  # of vectors that are paid and not yet seen where they belong: a reader may lag by seconds
 _METADATA_BYTES = 1_500  # beside a vector, about
 _GROUP_MOST = 2_000  # rows that travel and are looked for together
 _AGE_S = 0.3

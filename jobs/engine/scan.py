@@ -29,7 +29,7 @@ class Scan:
         self._database = database
         self._query = query
         self._clock = clock
-        self._size = PieceSize(start=_FIRST_PAGE, most=2_000)
+        self._size = PieceSize(start=_FIRST_PAGE, most=1_000)
 
     async def page(self, above: Key | None) -> Page:
         """The next page, in as many attempts and as small as the database needs."""

@@ -41,7 +41,7 @@ async def ask_for_all(session: Session, rows: AsyncGenerator[Row, None], packer:
         if full is not None:
             await _start(session, full)
             await asyncio.sleep(0)  # it leaves now: gathering the next one takes milliseconds
-        while (full is not None or ask is None) and session.backlog > session.backlog_most:
+        while session.backlog > session.backlog_most:
             await session.work.clock.sleep(_LOOK_AGAIN_S)
     rest = packer.take()
     if rest is not None:
