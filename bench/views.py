@@ -53,6 +53,7 @@ def measure(world: World, videos: int, latency_s: float = LATENCY_S) -> dict[str
         "bare_s": round(bare["seconds"], 2),
         "ours_s": round(done.seconds, 2),
         "of_what_the_stub_answers": round(bare["seconds"] / done.seconds, 3),
+        "of_it_while_asking": round(bare["seconds"] / (stats["last_at"] - stats["first_at"]), 3),
         "bare_calls_per_s": round(calls / bare["seconds"]),
         "ours_calls_per_s": round(stats["requests"] / done.seconds),
         "before_the_first_call_s": round(stats["first_at"] - started, 2),
