@@ -107,11 +107,12 @@ async def test_a_signal_stops_the_run_and_the_same_command_goes_on(
     """First signal: no new call, what is in flight is kept, and the next run pays for nothing twice."""
     await bench.fill(60)
     bench.fake.configure(latency=0.05)
-    child = await wired.start(JOB, "--json", "--concurrency", "4")
+    child = await wired.start(JOB, "--json", "--concurrency", "4", "--fresh")
     await wait_for_calls(bench, 15)
     interrupt(child, number)
     out, err = await asyncio.wait_for(child.communicate(), 30)
     assert child.returncode == code, out + err
+    assert "--fresh" not in json.loads(out.splitlines()[-1])["next"], "it would give up the place it stopped at"
     assert (await wired.run(JOB)).code == 0
     assert all((await bench.cells()).values())
     assert set(bench.paid().values()) == {1}

@@ -186,6 +186,8 @@ def _judge_finished(ending: Ending) -> tuple[Exit, str]:
 
 def _next(ending: Ending, exit_: Exit) -> str:
     session, command = ending.session, ending.work.command
+    if session is not None:  # it has begun: said again, --fresh would give up the place it stopped at
+        command = command.replace(" --fresh", "")
     match exit_:
         case Exit.SOME_NAMED:
             return f"catchup runs show {session.opened.run_id}" if session else ""
