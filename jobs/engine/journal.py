@@ -26,7 +26,7 @@ from queries.ledger import RowVerdict
 from queries.table import Key
 
 _STEP = 1 << 20
-_LARGE = 256 << 20
+_LARGE = 32 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _CHECKSUM = 9  # bytes before the JSON of a line
 _MARK_MOST = 4_096  # one block: a key is shorter, since Postgres indexes at most 2,704 bytes of one
