@@ -151,15 +151,15 @@ def test_a_hostile_text_costs_no_more_than_a_long_one(text: str) -> None:
 
 
 async def test_the_loop_stays_alive_while_many_texts_are_read() -> None:
-    """Work happens in a thread: a heartbeat due every 5 ms is never late by a quarter of a second."""
-    chat, late = LocalChat(), 0.0
+    """Work happens in a thread: between two heartbeats the loop's own has next to none, by its own clock."""
+    chat, busy = LocalChat(), 0.0
     asks = [asyncio.ensure_future(chat.ask(ChatRequest("m", "", TALK * 5, 160))) for _ in range(100)]
     while not all(ask.done() for ask in asks):
-        before = time.monotonic()
+        before = time.thread_time()
         await asyncio.sleep(0.005)
-        late = max(late, time.monotonic() - before - 0.005)
+        busy = max(busy, time.thread_time() - before)
     await chat.close()
-    assert late < 0.25
+    assert busy < 0.05
 
 
 @pytest.mark.skipif(not TALKS.exists(), reason=f"needs {TALKS.name} beside the project, which is not part of it")

@@ -104,15 +104,16 @@ class Broker:
     def _from_redis(self, *, leave: bool = False) -> list[tuple[bytes, dict[str, Any]]]:
         import redis  # noqa: PLC0415 - an extra
 
-        client: Any = redis.Redis.from_url(self.url)
+        # In one transaction: a message that came between the look and the removal would be lost by us.
+        queue = f"dramatiq:{self.queue}" if self.library == "dramatiq" else self.queue
+        at_once: Any = redis.Redis.from_url(self.url).pipeline(transaction=True)
+        at_once.lrange(queue, 0, -1).hgetall(f"{queue}.msgs")
+        if not leave:
+            at_once.delete(queue, f"{queue}.msgs")
+        waiting, bodies, *_ = at_once.execute()
         if self.library == "dramatiq":
-            ids = client.lrange(f"dramatiq:{self.queue}", 0, -1)
-            found = [(client.hget(f"dramatiq:{self.queue}.msgs", id_), {}) for id_ in ids]
-            if not leave:
-                client.delete(f"dramatiq:{self.queue}", f"dramatiq:{self.queue}.msgs")
-            return found
-        whole = [json.loads(each) for each in reversed(client.lrange(self.queue, 0, -1))]
-        client.delete(self.queue)
+            return [(bodies[id_], {}) for id_ in waiting]
+        whole = [json.loads(each) for each in reversed(waiting)]
         return [(each["body"].encode(), each["headers"]) for each in whole]
 
     def _read(self, body: bytes, headers: dict[str, Any]) -> Sent:
