@@ -51,6 +51,9 @@ class Errand:
 
     todo: list[Ask]
     failures: int = 0
+    is_at_door: bool = True
+    has_place: bool = False
+    is_cancelled: bool = False
 
     @property
     def open_rows(self) -> int:
@@ -85,6 +88,11 @@ class Asking:
     async def run(self, errand: Errand) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
         while errand.todo:
+            if errand.is_cancelled:
+                raise asyncio.CancelledError
+            if not errand.has_place:
+                await self.slots.take()
+                errand.has_place = True
             # a half waits behind the other one: that it is answered tells whose fault a failure is
             errand.todo = [*errand.todo[1:], *await self._ask(errand.todo[0], errand)]
 
@@ -132,7 +140,20 @@ class Asking:
             self.breaker.succeeded()
             self.refused = 0
             self._learn(ticket, answer)
+            await self._make_room(errand)
             return self.settling.settle(ask, attempt, reservation, answer)
+
+    async def _make_room(self, errand: Errand) -> None:
+        """The next request leaves before this answer is read: that takes milliseconds, and the service would wait.
+
+        The answer is paid: who cancels this errand meanwhile is obeyed when it has been settled.
+        """
+        self.slots.free()
+        errand.has_place = False
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            errand.is_cancelled = True
 
     def _halves(self, ask: Ask) -> list[Ask]:
         """One row of many spoils a request: it is found by halving, and the others are not blamed."""

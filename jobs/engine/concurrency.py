@@ -20,15 +20,18 @@ class Slots:
         self.in_flight = 0
         self._latency_s = 0.0
         self._freed = asyncio.Event()
+        self._first_in_line = asyncio.Lock()
         self._window_at = 0.0
         self._window_done = 0
         self._best_per_s = 0.0
 
     async def take(self) -> None:
-        while self.in_flight >= self.size:
-            self._freed.clear()
-            await self._freed.wait()
-        self.in_flight += 1
+        """In the order of asking; a place that gets free wakes one, not all who wait."""
+        async with self._first_in_line:
+            while self.in_flight >= self.size:
+                self._freed.clear()
+                await self._freed.wait()
+            self.in_flight += 1
 
     def free(self) -> None:
         self.in_flight -= 1

@@ -1,4 +1,5 @@
-"""Requests that are out: each has a place, outlives the feed that started it, and leaves its rows settled or to do."""
+"""Requests that are out, and a few at the door. Each outlives the feed that started it, and leaves its rows settled or
+to do."""
 
 from __future__ import annotations
 
@@ -19,21 +20,32 @@ class InFlight:
     slots: Slots
     books: Books
     on_fault: Callable[[BaseException], None]
+    door: asyncio.Semaphore
+    """Several answers may come at once: then as many requests should be ready to leave."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self, ask: Ask) -> asyncio.Task[None]:
-        """Waits for a place."""
-        await self.slots.take()
+        """Waits for room at the door."""
+        await self.door.acquire()
         errand = Errand([ask])
-        task = asyncio.create_task(self.asking.run(errand))
+        task = asyncio.create_task(self._go(errand))
         self.tasks.add(task)
         task.add_done_callback(partial(self._ended, errand))
         return task
 
+    async def _go(self, errand: Errand) -> None:
+        await self.slots.take()
+        errand.has_place, errand.is_at_door = True, False
+        self.door.release()
+        await self.asking.run(errand)
+
     def _ended(self, errand: Errand, task: asyncio.Task[None]) -> None:
         """Whatever ended a request early, even before its first step, leaves its rows to do."""
         self.tasks.discard(task)
-        self.slots.free()
+        if errand.has_place:
+            self.slots.free()
+        if errand.is_at_door:
+            self.door.release()
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             return

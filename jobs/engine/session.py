@@ -42,6 +42,7 @@ from queries.ledger import Lump, WriteBatch
 from queries.table import PageQuery
 
 _NAMED_MOST = 200
+_GATHERED_AHEAD = 400  # texts of requests that are ready to leave
 _PACKS_AT_ONCE = 8  # of packed requests: each is thousands of rows, and memory must not follow the table
 
 
@@ -143,7 +144,8 @@ class Session:
             account=work.account,
             insist=database.insist,
         )
-        self.in_flight = InFlight(self.asking, slots, books, self._end_by)
+        ahead = _GATHERED_AHEAD // packing.texts_most if packing else 1
+        self.in_flight = InFlight(self.asking, slots, books, self._end_by, asyncio.Semaphore(max(1, ahead)))
         self.database = database
         self.background: list[asyncio.Task[None]] = []
         self.is_ending = False

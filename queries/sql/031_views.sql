@@ -39,11 +39,12 @@ create index if not exists view_flags_by_run on catchup.view_flags (run_id);
 -- 0 every 12 hours, 1 daily, 2 every three days, 3 weekly, 4 every four weeks (YouTube's terms: stored statistics are
 -- refreshed or deleted within 30 days). Young videos move most, whatever their size.
 -- As text, which every statement has within itself: a function with a search_path of its own is called, 4 us a video.
+-- date_part, for extract() is numeric since PostgreSQL 14: 1 us a video more.
 create or replace function catchup.tier_sql(published text, per_day text) returns text
 language sql immutable security invoker set search_path = '' as $$
     select format('(select case when o.age < 2 or o.pace >= 100000 then 0 when o.age < 14 or o.pace >= 10000 then 1 '
         'when o.age < 60 or o.pace >= 1000 then 2 when o.age < 365 or o.pace >= 100 then 3 else 4 end from (select y.age, coalesce(%2$s) as pace '
-        'from (select extract(epoch from now() - %1$s)::float8 / 86400 as age) y) o)', published, per_day)
+        'from (select date_part(''epoch'', now() - %1$s) / 86400 as age) y) o)', published, per_day)
 $$;
 
 create or replace function catchup.every_sql(tier text) returns text
@@ -135,14 +136,14 @@ language sql immutable security invoker set search_path = '' as $$
 $$;
 
 -- Videos that nothing says a time for, with the tier and the time that age, velocity and last snapshot give them. One
--- that was never looked at is due since it was published.
+-- that was never looked at is due since it was published. `limit 1`: the tier is worked out once, though two columns need it.
 create or replace function catchup.unplanned_sql(shape jsonb, videos text) returns text
 language sql immutable security invoker set search_path = '' as $$
     select format('select t.%1$I::text as id, '
         'coalesce(l.snapshot_date::timestamptz + %8$s, least(%2$s, now()), ''2005-02-14'') as due, f.tier '
         'from %3$s t left join lateral (%4$s) d on true left join lateral (select x.snapshot_date, %5$s as rate from %6$s x '
         'where x.video_id = t.%1$I order by x.snapshot_date desc limit 1) l on true cross join lateral '
-        '(select %7$s as tier) f where d.id is null',
+        '(select %7$s as tier limit 1) f where d.id is null',
         shape->>'key', shape->>'published', videos,
         replace(catchup.due_sql(shape), 'where', format('where s.video_id = t.%I%s and', shape->>'key',
             case when shape->>'priorities' is null then '::text collate "C"' else '' end)),
