@@ -141,7 +141,7 @@ create or replace function catchup.unplanned_sql(shape jsonb, videos text) retur
 language sql immutable security invoker set search_path = '' as $$
     select format('select t.%1$I::text as id, '
         'coalesce(l.snapshot_date::timestamptz + %8$s, least(%2$s, now()), ''2005-02-14'') as due, f.tier '
-        'from %3$s t left join lateral (%4$s) d on true left join lateral (select x.snapshot_date, %5$s as rate from %6$s x '
+        'from %3$s t left join lateral (%4$s limit 1) d on true left join lateral (select x.snapshot_date, %5$s as rate from %6$s x '
         'where x.video_id = t.%1$I order by x.snapshot_date desc limit 1) l on true cross join lateral '
         '(select %7$s as tier limit 1) f where d.id is null',
         shape->>'key', shape->>'published', videos,
