@@ -1,11 +1,14 @@
-"""The work of `catchup vectorize` as others do it: python bench/peers.py loop|batches|langchain, configured like ours.
+"""The work of `catchup vectorize` as others do it: python bench/peers.py loop|batches|langchain|langchain-own-store.
 
-Runs in an environment of its own, made from bench/peers.txt, and imports nothing of this project. All three read pages
-of 2,048 rows by key, embed a page in one request, upsert it in the largest packs that fit, and set the flags with one
-UPDATE a page, one page after the other. `loop` sends one upsert at a time; `batches` and `langchain` leave them to
-Pinecone's own `batch_size`, which sends eight at once. LangChain's Pinecone package (0.2.13) wants a client below 8 and
-passes the page size of `index` on as the size of an upsert, so a page of 2,048 would be refused: `Store` is what is
-left when both are taken away. A record manager in memory, no hashing and no tokenizing are the fastest it can do.
+Runs in environments of their own, made from bench/peers.txt and bench/langchain.txt, and imports nothing of this
+project. All read pages of 2,048 rows by key and set the flags with one UPDATE a page, one page after the other.
+
+`loop` embeds a page in one request and upserts it in the largest packs that fit, one at a time; `batches` leaves the
+upserts to Pinecone's own `batch_size`, which sends eight at once. `langchain` is its indexing API over its packages as
+published: PineconeVectorStore (langchain-pinecone 0.2.13, which wants a Pinecone client below 8) and a record manager
+that remembers, in the same database. `index` passes its batch size on as the size of an upsert, so that is at most what
+fits into one, and a request for embeddings is no larger. `langchain-own-store` is what somebody could make of it who
+writes a store himself, with requests as large as ours and a record manager that forgets: the most it can do.
 """
 
 from __future__ import annotations
@@ -68,6 +71,26 @@ def batches(connection: psycopg.Connection[Any], index: Any) -> None:
 
 
 def langchain(connection: psycopg.Connection[Any], index: Any) -> None:
+    from langchain_classic.indexes import SQLRecordManager  # noqa: PLC0415 - seconds that the others need not wait
+    from langchain_core.documents import Document  # noqa: PLC0415
+    from langchain_core.indexing import index as index_documents  # noqa: PLC0415
+    from langchain_openai import OpenAIEmbeddings  # noqa: PLC0415
+    from langchain_pinecone import PineconeVectorStore  # noqa: PLC0415
+
+    index = open_index(pool_threads=8)  # more than four, says its page
+    embeddings = OpenAIEmbeddings(
+        model=MODEL, dimensions=DIMENSIONS, chunk_size=TEXTS, check_embedding_ctx_length=False
+    )
+    store = PineconeVectorStore(index=index, embedding=embeddings, text_key="summary", namespace=NAMESPACE)
+    known = SQLRecordManager(NAMESPACE, db_url=os.environ["DATABASE_URL"].replace("://", "+psycopg://", 1))
+    known.create_schema()
+    for page in pages(connection):
+        documents = [Document(id=row[0], page_content=row[1], metadata=describe(row)) for row in page]
+        done = index_documents(documents, known, store, batch_size=UPSERTED, key_encoder=lambda each: str(each.id))
+        assert done["num_added"] == len(page), done
+
+
+def langchain_own_store(connection: psycopg.Connection[Any], index: Any) -> None:
     from langchain_core.documents import Document  # noqa: PLC0415 - seconds that the other two need not wait
     from langchain_core.indexing import InMemoryRecordManager  # noqa: PLC0415
     from langchain_core.indexing import index as index_documents  # noqa: PLC0415
@@ -110,14 +133,18 @@ PEERS: dict[str, Callable[[psycopg.Connection[Any], Any], None]] = {
     "loop": loop,
     "batches": batches,
     "langchain": langchain,
+    "langchain-own-store": langchain_own_store,
 }
 
 
+def open_index(**how: Any) -> Any:
+    return Pinecone(api_key=os.environ["PINECONE_API_KEY"]).Index(host=os.environ["PINECONE_INDEX_HOST"], **how)
+
+
 def main() -> None:
-    index = Pinecone(api_key=os.environ["PINECONE_API_KEY"]).Index(host=os.environ["PINECONE_INDEX_HOST"])
     started = time.monotonic()
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        PEERS[sys.argv[1]](connection, index)
+        PEERS[sys.argv[1]](connection, open_index())
     print(f'{{"work_s": {time.monotonic() - started:.3f}}}')
 
 

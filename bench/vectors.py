@@ -21,7 +21,13 @@ from tests.servers.fake_pinecone_process import run_fake_pinecone
 from tests.servers.fake_process import run_fake_openai
 
 HERE = Path(__file__).parent
-PEERS = ("langchain", "batches", "loop")
+PEERS = {
+    "langchain": "langchain.txt",
+    "langchain-own-store": "peers.txt",
+    "batches": "peers.txt",
+    "loop": "peers.txt",
+}
+"""Each with the packages that it needs; bench/peers.py tells what they are."""
 LATENCY_S = 0.05
 ROWS = (
     "insert into videos (id, title, channel_id, channel_name, view_count, published_at, llm_summary) "
@@ -36,10 +42,10 @@ ROWS = (
 
 def measure(world: World, rows: int, say: Callable[[str, dict[str, Any]], None]) -> None:
     """Tells each contender's figures as they come, and the ratios last."""
-    python = str(make_environment())
+    pythons = {packages: str(make_environment(packages)) for packages in set(PEERS.values())}
     ours = {load: f"ours, --db-load {load}" for load in ("100%", "25%")}
     plan: list[tuple[str, list[str]]] = [(ours["100%"], vectorize("100%")), (ours["25%"], vectorize("25%"))]
-    plan += [(name, [python, str(HERE / "peers.py"), name]) for name in PEERS]
+    plan += [(name, [pythons[packages], str(HERE / "peers.py"), name]) for name, packages in PEERS.items()]
     plan += [(f"{ours['100%']}, again", vectorize("100%"))]
     seconds: dict[str, float] = {}
     for name, command in plan:
@@ -68,19 +74,19 @@ def vectorize(load: str) -> list[str]:
     return [*CATCHUP, "vectorize", "--yes", "--json", *words]
 
 
-def make_environment() -> Path:
-    """Where the peers live: made once from peers.txt, beside this project's own."""
-    folder = Path(os.environ.get("CATCHUP_PEERS") or HERE.parent / "build" / "peers")
+def make_environment(packages: str) -> Path:
+    """Where peers live: made once from a file of packages, beside this project's own."""
+    folder = Path(os.environ.get("CATCHUP_PEERS") or HERE.parent / "build") / Path(packages).stem
     python = folder / "bin" / "python"
-    done = folder / "peers.txt"
-    wanted = (HERE / "peers.txt").read_text(encoding="utf-8")
+    done = folder / packages
+    wanted = (HERE / packages).read_text(encoding="utf-8")
     if done.exists() and done.read_text(encoding="utf-8") == wanted:
         return python
     venv.create(folder, clear=True, with_pip=True)
     install = [str(python), "-m", "pip", "install", "-qq", "--require-hashes", "--only-binary", ":all:", "-r"]
     # what pip says names this machine's package index, which is nobody's business
-    if subprocess.run([*install, str(HERE / "peers.txt")], check=False, capture_output=True).returncode:
-        raise SystemExit("the peers' packages cannot be installed: try `pip install -r bench/peers.txt`")
+    if subprocess.run([*install, str(HERE / packages)], check=False, capture_output=True).returncode:
+        raise SystemExit(f"the peers' packages cannot be installed: try `pip install -r bench/{packages}`")
     done.write_text(wanted, encoding="utf-8")
     return python
 
