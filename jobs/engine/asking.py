@@ -81,6 +81,7 @@ class Asking:
     account: Account | None
     insist: Insist
     sending: set[asyncio.Task[None]] = field(default_factory=set)
+    unread: int = 0
     refused: int = 0
     """Asked to wait so often in a row, whatever was asked."""
     refusal: str = ""
@@ -150,10 +151,13 @@ class Asking:
         """
         self.slots.free()
         errand.has_place = False
+        self.unread += 1
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             errand.is_cancelled = True
+        finally:
+            self.unread -= 1
 
     def _halves(self, ask: Ask) -> list[Ask]:
         """One row of many spoils a request: it is found by halving, and the others are not blamed."""
@@ -178,7 +182,8 @@ class Asking:
                 is_admitted = True
                 self._check_stop()
             ticket = await self._take_turn(ask.tokens_in + ask.tokens_out_most)
-            self.journal.reserve((len(self.sending) + 1) * ask.answer_bytes)  # beside the answers that are still out
+            # beside the answers that are still out, and those that nobody has read yet
+            self.journal.reserve((len(self.sending) + self.unread + 1) * ask.answer_bytes)
         except BaseException:
             self.budget.settle(reservation, 0.0)
             self.breaker.abandoned()
