@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -32,7 +33,7 @@ def open_dramatiq(url: str, queue: str, task: str, namespace: str) -> Queue:
     return _OnRedis(url, queue, task, namespace) if kind in ("redis", "rediss") else _OnRabbit(url, queue, task)
 
 
-class _Dramatiq:
+class _Dramatiq(ABC):
     """What both brokers have in common: a message as an actor would make it, and a new connection after a fault."""
 
     name = "dramatiq"
@@ -43,15 +44,15 @@ class _Dramatiq:
         self.where = f"queue {queue} (Dramatiq on {host.hostname}:{host.port or host.scheme})"
         self._broker: Any = None
 
-    def _open(self) -> Broker:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> Broker: ...
+
+    @abstractmethod
+    def _look(self, broker: Any) -> QueueFacts: ...
 
     def look(self) -> QueueFacts:
         with self._translated():
             return self._look(self._opened())
-
-    def _look(self, broker: Any) -> QueueFacts:
-        raise NotImplementedError
 
     def publish(self, message: Message) -> None:
         from dramatiq import Message as Frame  # noqa: PLC0415
