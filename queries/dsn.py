@@ -23,7 +23,7 @@ from queries.table import UNARY, Condition, Key
 from queries.vectors import VectorRecord
 
 _CONNECT_S = 10
-# As one value of two megabytes a page cost the server 26 us a row instead of 20: it copied the whole of it several times
+# As one value of two megabytes a page cost the server 26 us a row instead of 20: it copied all of it several times
 # (2026-11-21).
 _ROWS = "select * from {}({}::text)"
 _OPERATORS = {op: op for op in ("=", "<>", "<", ">", *UNARY)}

@@ -17,6 +17,7 @@ from queries.table import TableSpec
 
 # Who waits for the lock of a refresh holds back every reader that comes after it.
 _PATIENCE = b"set local statement_timeout = 0; set local lock_timeout = '10s'"
+_LOCK_TIMEOUT = "55P03"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,14 @@ def refusal(rollups: Rollups, why: str) -> Misconfigured:
     )
 
 
+def _explained(error: psycopg.Error, view: Rollup) -> CatchupError:
+    found = translate_psycopg(error, writing=False)
+    if error.sqlstate == _LOCK_TIMEOUT:
+        index = "" if view.concurrently else ", and a unique index on it lets readers go on meanwhile"
+        found.fix = f"somebody used {view.name} for 10 s: the same command refreshes all of them{index}"
+    return found
+
+
 async def refresh_rollups(url: str, rollups: Rollups, target: str) -> Refreshed:
     """One after the other, each in a transaction of its own: one that is broken keeps no other from its counts."""
     foreign = [view.name for view in rollups.views if not view.is_owner]
@@ -94,7 +103,7 @@ async def refresh_rollups(url: str, rollups: Rollups, target: str) -> Refreshed:
                 except psycopg.Error as error:
                     if connection.closed:
                         raise
-                    broken.append((place, translate_psycopg(error, writing=False)))
+                    broken.append((place, _explained(error, view)))
                 else:
                     took.append((place, time.monotonic() - started))
             if not broken:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -313,66 +312,6 @@ async def test_a_schedule_that_the_quota_can_never_keep_up_with_is_said_beforeha
     assert plan.facts["keeps_up"] is False
     assert "it can never keep up" in dict(plan.own)["schedule"]
     assert "kept for the application" in dict(plan.own)["units"]
-
-
-async def test_the_command_says_what_changed_since_a_run_and_refreshes_what_depends_on_it(
-    views: ViewsBench, impaired_views: Impaired
-) -> None:
-    """--rollups in the order of dependence, once for each change; --since-run as lines and as JSON."""
-    await views.fill(60)
-    await views.database.run(
-        "create materialized view days as select snapshot_date, sum(view_count) as views from view_snapshots "
-        "group by 1; "
-        "create unique index on days (snapshot_date); create view between_them as select * from days; "
-        "create materialized view most as select max(views) as views from between_them; "
-        "create materialized view other as select 1 as one"
-    )
-    shell = impaired_views.shell
-    first = await shell.run("refresh-views", "--rollups", "--json")
-    verdict = json.loads(first.out.splitlines()[-1])
-    assert (first.code, verdict["tracked"], verdict["rollups"]) == (0, 60, ["public.days", "public.most"])
-    assert await views.database.run("select views from most") == await views.database.run("select views from days")
-    again = await shell.run("refresh-views", "--rollups")
-    assert "nothing changed: none refreshed" in again.out
-    await views.database.run(
-        "create materialized view broken as select 1 / count(*) from view_snapshots where view_count < 0 with no data; "
-        "update catchup.schedule set next_due = now() - interval '1 hour' where video_id = 'v0000000001'"
-    )
-    broken = await shell.run("refresh-views", "--rollups", "--json")
-    said = json.loads(broken.out.splitlines()[-1])
-    assert (broken.code, said["tracked"], said["rollups"]) == (10, 1, ["public.days", "public.most"])
-    assert "not refreshed: public.broken: division by zero" in said["headline"]
-    await views.database.run("drop materialized view broken")
-    mended = await shell.run("refresh-views", "--rollups", "--json")
-    assert json.loads(mended.out.splitlines()[-1])["rollups"] == ["public.days", "public.most"]
-    listed = await shell.run("refresh-views", "--since-run", verdict["run"], "--json")
-    rows = [json.loads(line) for line in listed.out.splitlines()]
-    assert (rows[-1]["changed"], {row["type"] for row in rows[:-1]}) == (60, {"changed"})
-    assert len((await shell.run("refresh-views", "--since-run", verdict["run"])).out.splitlines()) == 60
-
-
-async def test_a_signal_while_views_are_refreshed_still_says_what_the_run_did(
-    views: ViewsBench, impaired_views: Impaired
-) -> None:
-    """Exit 130 with its figures, the refresh ends with us, and the next run takes it up though nothing changed."""
-    await views.fill(60)
-    await views.database.run(
-        "create materialized view slow as select count(*), pg_sleep(30)::text as slept from view_snapshots with no data"
-    )
-    refreshing = "select 1 from pg_stat_activity where query like 'refresh materialized%%' and state = 'active'"
-    child = await impaired_views.start("", "--rollups", "--json")
-    async with asyncio.timeout(30):
-        while not await views.database.run(refreshing):
-            await asyncio.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    out, _ = await asyncio.wait_for(child.communicate(), 8)
-    verdict = json.loads(out.splitlines()[-1])
-    assert (child.returncode, verdict["exit"], verdict["tracked"]) == (130, 130, 60)
-    assert "before the views were refreshed" in verdict["headline"]
-    assert await views.database.run(refreshing) == []
-    await views.database.run("drop materialized view slow; create materialized view slow as select 1 from videos")
-    again = await impaired_views.run("", "--rollups", "--json")
-    assert json.loads(again.out.splitlines()[-1])["rollups"] == ["public.slow"]
 
 
 async def everything(views: ViewsBench) -> dict[str, Any]:
