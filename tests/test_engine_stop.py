@@ -113,3 +113,16 @@ async def test_a_limit_counts_over_the_sessions_of_one_run(bench: Bench) -> None
     assert first.exit is Exit.STOPPED
     second = await bench.run(limit=60)
     assert (second.exit, first.books.wrote + second.books.wrote) == (Exit.DONE, 60)
+
+
+async def test_a_limit_that_the_stopped_run_has_passed_is_not_silently_nothing(bench: Bench) -> None:
+    """A smaller --limit ends that run and says so; the same command again does as many as it says."""
+    bench.fake.configure(latency=0.05)
+    await bench.fill(300)
+    first = await bench.run(max_runtime_s=0.5, concurrency=4)
+    assert (first.exit, first.books.wrote > 2) == (Exit.STOPPED, True)
+    second = await bench.run(limit=2)
+    assert (second.exit, second.books.wrote, second.pending_beyond) == (Exit.DONE, 0, True)
+    assert any("the same command begins another" in note for note in second.notes)
+    third = await bench.run(limit=2)
+    assert (third.exit, third.books.wrote) == (Exit.DONE, 2)

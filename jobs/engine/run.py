@@ -243,6 +243,11 @@ class Run:
         self.session = session = self._begin(opened)
         if opened.record is not None:
             self.work.watcher.notice(say_going_on(session))
+            if session.selection.limit_reached:
+                self._notes.append(
+                    f"--limit {self.work.options.limit:,} counts over the whole of a run, and the one that was stopped "
+                    f"had done {session.selection.admitted:,} rows: it ends here, and the same command begins another"
+                )
         try:
             await session.run()
         finally:
