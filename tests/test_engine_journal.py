@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import subprocess
@@ -185,7 +186,7 @@ def test_any_history_replays_to_what_is_owed(
     assert past.spent_usd == pytest.approx(0.002 * (kinds.count("ok") + kinds.count("bad")))
 
 
-def test_a_long_run_keeps_only_what_is_owed_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_run_keeps_only_what_is_owed_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compacted while it works: the same debt, the same sums, a fraction of the size."""
     monkeypatch.setattr("jobs.engine.journal._LARGE", 40_000)
     journal = Journal(tmp_path / "j")
@@ -204,6 +205,7 @@ def test_a_long_run_keeps_only_what_is_owed_on_the_disk(tmp_path: Path, monkeypa
             )
             if number != 2_999:
                 journal.confirmed(f"w{number}")
+                await journal.shorten()
         peak = max(peak, (tmp_path / "j").stat().st_size)
     journal.close(keep=True)
     past, _, attempts = read(tmp_path / "j")
@@ -216,7 +218,7 @@ def test_a_long_run_keeps_only_what_is_owed_on_the_disk(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["of this process", "of an earlier one"])
-def test_what_is_owed_is_moved_and_stays_as_it_is(
+async def test_what_is_owed_is_moved_and_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
 ) -> None:
     """Compaction copies answers: vectors, odd texts and verdicts are afterwards what they were before."""
@@ -237,8 +239,44 @@ def test_what_is_owed_is_moved_and_stays_as_it_is(
         journal.answered(journal.attempted([(key,)], 0.01), 0.002, [paid(key, "x" * 500)])
         journal.writing(key, {"keys": [(key,)], "tokens": [0, 0], **facts})
         journal.confirmed(key)
+        await journal.shorten()
     journal.close(keep=True)
     past, _, attempts = read(tmp_path / "j")
     assert list(past.paid.values()) == owed
     assert list(past.judged) == [("bad",)]
     assert (attempts, past.calls, past.spent_usd) == (21, 21, pytest.approx(21 * 0.002))
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["through", "given up"])
+async def test_what_comes_while_the_journal_is_made_short_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """Answers are paid for meanwhile, rows moved are refused, and a run that ends then leaves no second file."""
+    monkeypatch.setattr("jobs.engine.journal._LARGE", 1_000)
+    monkeypatch.setattr("jobs.engine.moving.AT_ONCE", 2_000)
+    journal = written(tmp_path / "j", rows=100)
+    shortening = asyncio.create_task(journal.shorten())
+    await asyncio.sleep(0)
+    number = 0
+    while not shortening.done():
+        journal.answered(journal.attempted([(f"late{number}",)], 0.01), 0.002, [paid(f"late{number}")])
+        number += 1
+        if number == 2:
+            journal.answered(0, 0.0, [], [RowVerdict(("k60",), "g", "failed", "same text", "")])
+            journal.answered(0, 0.0, [paid("k61", "another text")])
+        if cancelled:
+            shortening.cancel()
+        await asyncio.sleep(0)
+    assert number > 2
+    assert shortening.cancelled() is cancelled
+    for _ in range(2):  # the second time from where the first has moved them
+        past, _, _ = read(tmp_path / "j")
+        late = {(f"late{n}",) for n in range(number)}
+        assert set(past.paid) == {(f"k{n}",) for n in range(50, 100) if n != 60} | late
+        assert past.paid[("k61",)].cells == {"llm_summary": "another text"}
+        assert list(past.judged) == [("k60",)]
+        assert past.spent_usd == pytest.approx(0.002 * (100 + number))
+        journal._compact_at = 0
+        await journal.shorten()
+    journal.close(keep=True)
+    assert sorted(os.listdir(tmp_path)) == ["j", "j.mark"]

@@ -11,14 +11,14 @@ import json
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import orjson
 
-from jobs.engine import fault_points
+from jobs.engine import fault_points, moving
 from jobs.engine.past import VERSION, Paid, Past, carry_over, fold, paid_json, read
 from jobs.engine.state_dir import write_whole
 from queries.errors import Misconfigured
@@ -30,10 +30,7 @@ _LARGE = 32 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _CHECKSUM = 9  # bytes before the JSON of a line
 _MARK_MOST = 4_096  # one block: a key is shorter, since Postgres indexes at most 2,704 bytes of one
-_MOVED_AT_ONCE = 1 << 20
-
-_Rows = tuple[list[tuple[Key, int]], bytes]
-"""Some rows with the size of each, and their JSON with a comma between each two."""
+_BEFORE, _AFTER = b'["paid",{"n":0,"usd":0.0,"rows":[', b'],"bad":[]}]'
 
 
 class Journal:
@@ -160,8 +157,6 @@ class Journal:
             self._owed.pop(tuple(key), None)
         if self._told is not None:
             self._told.confirmed.clear()  # it would grow with the table
-        if self._end > self._compact_at:
-            self._compact()
 
     def voided(self, write_id: str) -> None:
         """The database rolled this batch back: its rows and its money are open again."""
@@ -185,54 +180,66 @@ class Journal:
         self._synced = target
         fault_points.reach("journal.after_fsync")
 
-    def _compact(self, *, with_confirmed: bool = False) -> None:
-        """A run over ten million rows must not leave ten million answers on the disk: only what is owed is kept."""
-        past, rows = self._what_is_owed(with_confirmed=with_confirmed)
+    async def shorten(self) -> None:
+        """A run over ten million rows must not leave ten million answers on the disk: only what is owed is kept.
+
+        For the one who syncs, between two writes. What comes meanwhile is written here as ever, and moved behind.
+        """
+        if self._end <= self._compact_at:
+            return
+        if self._told is None:
+            self._rewrite(with_confirmed=False)
+            return
+        lines = b"".join([_line(kind, record) for kind, record in carry_over(self._told, self._attempt)])
+        whence, beside = self._end, self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        source, place = os.dup(self._handle), os.open(beside, _FLAGS | os.O_TRUNC, 0o600)
+        try:
+            runs = moving.find_runs(self._owed)
+            end, owed = await moving.to_the_end(moving.move_rows, source, place, lines, runs, _wrap_rows)
+            moved = whence
+            while self._end - moved > moving.AT_ONCE:
+                part = (moved, self._end)
+                await moving.to_the_end(moving.move_part, source, place, part, end + moved - whence)
+                moved = part[1]
+            moving.move_part(source, place, (moved, self._end), end + moved - whence)
+            fault_points.reach("state.tmp_written")
+            beside.replace(self.path)
+            fault_points.reach("state.renamed")
+        except BaseException:
+            os.close(place)
+            beside.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(source)
+        behind = {key: (at - whence + end, size) for key, (at, size) in self._owed.items() if at >= whence}
+        self._owed = {key: owed[key] for key in self._owed if key not in behind} | behind
+        self._go_on(place, end + self._end - whence, synced=end)
+
+    def _rewrite(self, *, with_confirmed: bool) -> None:
+        """From what the file says: where this process has not followed it, or wants more than is owed."""
+        past, _, _ = read(self.path, with_confirmed=with_confirmed)
+        rows = {key: _encode_paid(paid) for key, paid in past.paid.items()}
+        past.paid.clear()
         lines = [_line(kind, record) for kind, record in carry_over(past, self._attempt)]
         end, owed = sum(map(len, lines)), {}
-        before, after = b'["paid",{"n":0,"usd":0.0,"rows":[', b'],"bad":[]}]'
-        for keys, some in rows:
-            start = end + _CHECKSUM + len(before)
-            for key, size in keys:
-                owed[key] = (start, size)
-                start += size + 1
-            lines.append(_with_checksum(before, some, after))
-            end += len(lines[-1])
+        for key, row in rows.items():
+            begin, line = _wrap_rows(row)
+            owed[key] = (end + begin, len(row))
+            lines.append(line)
+            end += len(line)
         write_whole(self.path, b"".join(lines))
-        os.close(self._handle)
-        self._handle = os.open(self.path, _FLAGS, 0o600)
         self._told, self._owed = past, owed
-        self._end = self._allocated = self._synced = end
+        self._go_on(os.open(self.path, _FLAGS, 0o600), end, synced=end)
+
+    def _go_on(self, handle: int, end: int, *, synced: int) -> None:
+        os.close(self._handle)
+        self._handle, self._end, self._allocated, self._synced = handle, end, end, synced
         self._compact_at = max(_LARGE, 3 * end)
-
-    def _what_is_owed(self, *, with_confirmed: bool) -> tuple[Past, Iterable[_Rows]]:
-        """The rows as they stand in the file: a vector is not worth reading and writing again to move it."""
-        if self._told is not None and not with_confirmed:
-            return self._told, self._rows()
-        past, _, _ = read(self.path, with_confirmed=with_confirmed)
-        rows = [(key, _encode_paid(paid)) for key, paid in past.paid.items()]
-        past.paid.clear()
-        return past, [([(key, len(row))], row) for key, row in rows]
-
-    def _rows(self) -> Iterator[_Rows]:
-        """Rows that stand one behind the other come together."""
-        keys: list[tuple[Key, int]] = []
-        first = end = 0
-        for key, (start, size) in self._owed.items():
-            if keys and (start != end + 1 or end - first > _MOVED_AT_ONCE):
-                yield keys, os.pread(self._handle, end - first, first)
-                keys = []
-            if not keys:
-                first = start
-            keys.append((key, size))
-            end = start + size
-        if keys:
-            yield keys, os.pread(self._handle, end - first, first)
 
     def forget_texts(self) -> None:
         """Nothing is owed: what stays is which rows are done, for a replica that does not know it yet."""
         with contextlib.suppress(OSError):  # no room for the short form: then the long one stays
-            self._compact(with_confirmed=True)
+            self._rewrite(with_confirmed=True)
 
     def close(self, *, keep: bool) -> None:
         """Nothing of the user's texts stays behind once the database has all of it."""
@@ -258,6 +265,11 @@ def _with_checksum(*parts: bytes) -> bytes:
     for part in parts:
         sum_ = zlib.crc32(part, sum_)
     return b"".join((b"%08x " % sum_, *parts, b"\n"))
+
+
+def _wrap_rows(rows: bytes) -> tuple[int, bytes]:
+    """A line of rows that were paid for before, and where in it they begin."""
+    return _CHECKSUM + len(_BEFORE), _with_checksum(_BEFORE, rows, _AFTER)
 
 
 def _encode(value: object) -> bytes:

@@ -188,6 +188,7 @@ class WriteBack:
         self._book(part, result)
         self.journal.confirmed(batch.write_id)
         fault_points.reach("write.confirmed")
+        await self.journal.shorten()
         self._size.worked(len(part), self.clock.now() - started)
         if result.cancel_asked:
             self.on_cancel()
