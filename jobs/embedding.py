@@ -129,7 +129,7 @@ def embedding_with(base: Embedding, changes: Mapping[str, Any]) -> Embedding:
 def _plain(value: object) -> Value | None:
     if isinstance(value, str):
         return content.clean(value)[:SNIPPET] or None
-    return value if isinstance(value, bool | int | float) else None
+    return value if isinstance(value, (bool, int, float)) else None  # a union would be made each time
 
 
 def _write_key(key: Key) -> str:

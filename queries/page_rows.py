@@ -25,7 +25,7 @@ class Told(Mapping[str, Any]):
         self._values: dict[str, Any] | None = None
 
     def __getitem__(self, name: str) -> Any:
-        return self._parsed()[name]
+        return (self._values or self._parsed())[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parsed())

@@ -41,6 +41,8 @@ async def ask_for_all(session: Session, rows: AsyncGenerator[Row, None], packer:
         if full is not None:
             await _start(session, full)
             await asyncio.sleep(0)  # it leaves now: gathering the next one takes milliseconds
+        elif ask is not None:
+            continue  # it waits for others, and nothing more is on its way because of it
         while session.backlog > session.backlog_most:
             await session.work.clock.sleep(_LOOK_AGAIN_S)
     rest = packer.take()
