@@ -83,11 +83,12 @@ def keep_stale_chunks() -> None:
 
 
 def make_small(texts_most: int, group_most: int) -> None:
-    """No bug: small requests and groups, so that forty rows meet every effect many times."""
-    from jobs.engine import delivery  # noqa: PLC0415
+    """No bug: small requests, groups and journals, so that forty rows meet every effect many times."""
+    from jobs.engine import delivery, journal, moving  # noqa: PLC0415
 
     vectorize.JOB = replace(vectorize.JOB, packing=replace(vectorize.JOB.packing, texts_most=texts_most))
     delivery._GROUP_MOST = group_most
+    journal._LARGE, moving.AT_ONCE = 4_000, 1_000
 
 
 PLANTS: dict[str, Callable[[], None]] = {
