@@ -15,7 +15,7 @@ from typing import Any
 from jobs.backfill_summaries import JOB
 from jobs.batching.draft import Draft
 from jobs.batching.options import BatchOptions, at_batch_price
-from jobs.batching.preparing import Preparing, recipe_of
+from jobs.batching.preparing import Preparing
 from jobs.default_targets import VIDEO_SUMMARIES as VIDEOS
 from jobs.engine.clock import Clock
 from jobs.engine.database import Database
@@ -50,7 +50,7 @@ async def plan(asked: dict[str, Any]) -> dict[str, Any]:
     written: list[tuple[int, int, int]] = []
     rows = peak_mb_then = 0
     draft = _draft(folder, means, 0)
-    with Preparing(recipe_of(JOB, means), asked.get("processes")) as preparing:
+    with Preparing(JOB, means, asked.get("processes")) as preparing:
         async for ready in preparing.ahead(Scan(ledger, database, query, clock).pages_from(None)):
             item = ready.item or prepare(JOB, ready.row, means)
             assert isinstance(item, Ask), item

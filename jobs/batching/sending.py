@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.batching.draft import Draft
-from jobs.batching.preparing import Preparing, Ready, recipe_of
+from jobs.batching.preparing import Preparing, Ready
 from jobs.batching.provider import CHUNK
 from jobs.batching.room import Allowed, Waiting, allow
 from jobs.engine import fault_points
@@ -30,7 +30,7 @@ class Sending:
     def __init__(self, session: BatchSession) -> None:
         self._session = session
         self._carried: Ask | None = None
-        self._preparing = Preparing(recipe_of(session.work.job, session.errand.means))
+        self._preparing = Preparing(session.work.job, session.errand.means)
         self._ready: AsyncGenerator[Ready, None] | None = None
         self.is_through = False
         self.unclaimed = 0

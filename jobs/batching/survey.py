@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.batching.options import BatchWork
-from jobs.batching.preparing import Preparing, recipe_of
+from jobs.batching.preparing import Preparing
 from jobs.engine.database import Database
 from jobs.engine.job import Ask, Skip, prepare
 from jobs.engine.scan import Scan
@@ -74,7 +74,7 @@ async def survey(
     """Walks as the run would, up to --limit; `found` grows meanwhile, for whoever watches."""
     means, limit = errand.means, errand.work.options.limit
     scan = Scan(errand.work.ledger, database, query, errand.work.clock)
-    with Preparing(recipe_of(errand.work.job, means)) as preparing:
+    with Preparing(errand.work.job, means) as preparing:
         async for ready in preparing.ahead(scan.pages_from(query.above)):
             if limit is not None and found.requests >= limit:
                 return
