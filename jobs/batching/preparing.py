@@ -28,6 +28,7 @@ from queries.table import Row
 Item = Ask | Skip | Keep
 ROWS_WORTH_A_PROCESS = 2_000
 _GARBAGE_AFTER = 200_000
+_SWEPT_AFTER = 20_000  # rows: what HTTP leaves of a page is in a circle, 2 MB that a threshold alone never met
 _PAGES_OUT = 2  # for each process: one in work, one waiting
 _PAGES_AHEAD = 4  # for each process: what is read beyond those that are out is for this one
 _PAGES_HELD = 8
@@ -61,7 +62,7 @@ class Preparing:
         self._held = _PAGES_HELD if self._most and (limit is None or limit >= worth) else 0
         self._pool: ProcessPoolExecutor | None = None
         self._starting: list[Future[None]] = []
-        self._seen = 0
+        self._seen = self._swept = 0
         self._thresholds = gc.get_threshold()
         self._switch_s = sys.getswitchinterval()
 
@@ -86,6 +87,9 @@ class Preparing:
         most = self._most * _PAGES_AHEAD
         async for page in pages:
             self._seen += len(page)
+            if self._pool is not None and self._seen - self._swept >= _SWEPT_AFTER:
+                self._swept = self._seen
+                gc.collect(0)
             out = sum(1 for _, made in waiting if made is not None and not made.done())
             waiting.append((page, self._submit(page) if out < self._most * _PAGES_OUT else None))
             while waiting and (self._is_made(waiting[0][1]) or len(waiting) > max(most, self._held)):
