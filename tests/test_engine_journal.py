@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.engine import fault_points
 from jobs.engine.journal import Journal
 from jobs.engine.past import Paid, read
 from queries.errors import Misconfigured
@@ -280,3 +282,28 @@ async def test_what_comes_while_the_journal_is_made_short_is_in_it(
         await journal.shorten()
     journal.close(keep=True)
     assert sorted(os.listdir(tmp_path)) == ["j", "j.mark"]
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["of this process", "of an earlier one"])
+async def test_a_journal_that_cannot_be_made_short_stays_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    """A second file may not fit on the disk: that is no reason to end a run that has room for its answers."""
+    monkeypatch.setattr("jobs.engine.journal._LARGE", 1_000)
+    journal = written(tmp_path / "j", rows=100)
+    if resumed:
+        journal.close(keep=True)
+        journal = Journal(tmp_path / "j")
+        journal.resume()
+    before = set(read(tmp_path / "j")[0].paid)
+
+    def full(reached: str) -> None:
+        if reached == "state.tmp_written":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fault_points, "reach", full)
+    journal._compact_at = 0
+    await journal.shorten()
+    journal.answered(journal.attempted([("late",)], 0.01), 0.002, [paid("late")])
+    journal.close(keep=True)
+    assert set(read(tmp_path / "j")[0].paid) == before | {("late",)}

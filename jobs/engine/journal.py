@@ -21,6 +21,7 @@ import orjson
 from jobs.engine import fault_points, moving
 from jobs.engine.past import VERSION, Paid, Past, carry_over, fold, paid_json, read
 from jobs.engine.state_dir import write_whole
+from jobs.engine.stop import NO_SPACE
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict
 from queries.table import Key
@@ -187,24 +188,26 @@ class Journal:
         """
         if self._end <= self._compact_at:
             return
-        if self._told is None:
-            self._rewrite(with_confirmed=False)
-            return
-        lines = b"".join([_line(kind, record) for kind, record in carry_over(self._told, self._attempt)])
+        try:
+            if self._told is None:
+                self._rewrite(with_confirmed=False)
+            else:
+                await self._move(self._told)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._compact_at = self._end + _LARGE  # the long one stays; who pays asks for room anyway
+
+    async def _move(self, told: Past) -> None:
+        lines = b"".join([_line(kind, record) for kind, record in carry_over(told, self._attempt)])
         whence, beside = self._end, self.path.with_name(f".{self.path.name}.{os.getpid()}")
         source, place = os.dup(self._handle), os.open(beside, _FLAGS | os.O_TRUNC, 0o600)
         try:
             runs = moving.find_runs(self._owed)
             end, owed = await moving.to_the_end(moving.move_rows, source, place, lines, runs, _wrap_rows)
-            moved = whence
-            while self._end - moved > moving.AT_ONCE:
-                part = (moved, self._end)
-                await moving.to_the_end(moving.move_part, source, place, part, end + moved - whence)
-                moved = part[1]
-            moving.move_part(source, place, (moved, self._end), end + moved - whence)
+            await moving.follow(source, place, whence, lambda: self._end, end)
             fault_points.reach("state.tmp_written")
             beside.replace(self.path)
-            fault_points.reach("state.renamed")
         except BaseException:
             os.close(place)
             beside.unlink(missing_ok=True)
@@ -214,6 +217,7 @@ class Journal:
         behind = {key: (at - whence + end, size) for key, (at, size) in self._owed.items() if at >= whence}
         self._owed = {key: owed[key] for key in self._owed if key not in behind} | behind
         self._go_on(place, end + self._end - whence, synced=end)
+        fault_points.reach("state.renamed")
 
     def _rewrite(self, *, with_confirmed: bool) -> None:
         """From what the file says: where this process has not followed it, or wants more than is owed."""

@@ -57,7 +57,15 @@ def move_rows(
     return end, owed
 
 
-def move_part(source: int, place: int, part: tuple[int, int], to: int) -> None:
+async def follow(source: int, place: int, start: int, end_of: Callable[[], int], to: int) -> None:
+    """What is written meanwhile. The last piece is moved at once: when this returns, nothing has come behind it."""
+    while (end := end_of()) - start > AT_ONCE:
+        await to_the_end(_move_part, source, place, (start, end), to)
+        start, to = end, to + end - start
+    _move_part(source, place, (start, end), to)
+
+
+def _move_part(source: int, place: int, part: tuple[int, int], to: int) -> None:
     start, end = part
     while start < end:
         piece = os.pread(source, min(AT_ONCE, end - start), start)

@@ -20,7 +20,7 @@ from queries.errors import (
     Unbelievable,
 )
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stop:
@@ -47,7 +47,7 @@ class Stop:
 
     def ask_for_bug(self, error: BaseException) -> None:
         """What nobody foresaw: named with its place, so that it can be reported and found."""
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             self.ask(Exit.REFUSED, "the disk is full", "free space; the same command goes on from here")
             return
         where = traceback.extract_tb(error.__traceback__)[-1]
