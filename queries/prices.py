@@ -41,6 +41,10 @@ class Price:
     image_base: int = 0
     image_tile: int = 0
 
+    @property
+    def is_free(self) -> bool:
+        return self.input_per_m <= 0 and self.output_per_m <= 0
+
     def worst_usd(self, tokens_in: int, tokens_out: int) -> float:
         """The dearest this call can get: nothing cached, every allowed token written."""
         return (tokens_in * self.input_per_m + tokens_out * self.output_per_m) / PER_M

@@ -141,13 +141,15 @@ class Asking:
             self.breaker.succeeded()
             self.refused = 0
             self._learn(ticket, answer)
-            await self._make_room(errand)
+            if self.means.price.is_free:
+                await self._make_room(errand)
             return self.settling.settle(ask, attempt, reservation, answer)
 
     async def _make_room(self, errand: Errand) -> None:
         """The next request leaves before this answer is read: that takes milliseconds, and the service would wait.
 
-        The answer is paid: who cancels this errand meanwhile is obeyed when it has been settled.
+        Where requests cost money, an answer is read before another one is paid: it may be the one that ends the run.
+        Who cancels this errand meanwhile is obeyed when its answer has been settled.
         """
         self.slots.free()
         errand.has_place = False

@@ -43,8 +43,7 @@ class Run:
         self._means = replace(work.means, is_plan=True)
         self._params = run_params(work.target, work.model, work.options)
         self._fingerprint = work.target.fingerprint(work.model, self._params)
-        counts_money = work.price.input_per_m > 0 or work.price.output_per_m > 0
-        self._notes: list[str] = [work.tokens.note] if work.tokens.note and counts_money else []
+        self._notes: list[str] = [work.tokens.note] if work.tokens.note and not work.price.is_free else []
         self._notes += [say_filling(work.target)] if work.target.replaces else []
         self._plan: Plan | None = None
         self._hello: Hello | None = None
