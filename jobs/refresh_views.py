@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import orjson
 
 from jobs.engine.job import Ask, Bad, Good, Means, Packing, Skip
 from jobs.targets import Target
@@ -32,7 +33,6 @@ VIDEO_VIEWS = Target(
     views=ViewTables(),
 )
 _PACKING = Packing(texts_most=IDS_MOST, tokens_most=IDS_MOST, is_first_full=True)
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each video
 _ANSWER_BYTES = 200  # of each video in the journal, about
 
 
@@ -73,7 +73,7 @@ def _judge_row(row: Row, answer: ViewsAnswer) -> Good | Bad | Skip:
     counts = answer.found.get(id_)
     if counts is not None and counts.views is not None:
         told = [counts.views, counts.likes, counts.comments, _told_at(row, answer)]
-        return Good(row, _encode(told))
+        return Good(row, orjson.dumps(told).decode())
     if counts is not None:
         return Bad(row, "no view count", "the video is there and its views are not told; its counts stay as they were")
     if id_ in answer.odd:

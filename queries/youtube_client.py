@@ -13,10 +13,9 @@ import queue
 import threading
 import time
 from collections.abc import Collection
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
-
-from googleapiclient.discovery import build
 
 from queries.errors import CatchupError, ItemPermanent
 from queries.youtube import IDS_MOST, ViewsAnswer, ViewsRequest, is_video_id
@@ -54,9 +53,17 @@ class YouTube:
         self.endpoint = check_endpoint(endpoint or DEFAULT_ENDPOINT, allow_hosts)
         self._key, self._timeout_s = api_key, timeout_s
         silence_loggers()
-        self._videos = _open(self.endpoint, Wire(api_key, timeout_s).http)
+        self._videos: Future[Any] = Future()
+        # a fifth of a second that the database's first answers take as well
+        threading.Thread(target=self._open, name="youtube-open", daemon=True).start()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
+
+    def _open(self) -> None:
+        try:
+            self._videos.set_result(_build(self.endpoint, Wire(self._key, self._timeout_s).http))
+        except Exception as error:  # met by whoever asks
+            self._videos.set_exception(error)
 
     async def ask(self, request: ViewsRequest) -> ViewsAnswer:
         refusal = _check_ids(request)
@@ -93,7 +100,7 @@ class YouTube:
 class _Worker:
     """A thread and its HTTP object. It works on one request at a time and hands back to the loop that asked."""
 
-    def __init__(self, videos: Any, api_key: str, timeout_s: float) -> None:
+    def __init__(self, videos: Future[Any], api_key: str, timeout_s: float) -> None:
         self.wire = Wire(api_key, timeout_s)
         self._videos, self._key = videos, api_key
         self._todo: queue.SimpleQueue[tuple[ViewsRequest, asyncio.Future[Outcome], Any] | None] = queue.SimpleQueue()
@@ -124,7 +131,7 @@ class _Worker:
         """What this request came to. An exception never leaves: it holds the request, and would be logged with it."""
         self.wire.reply = None
         try:
-            wanted = self._videos.list(part=_PARTS, id=",".join(request.ids))
+            wanted = self._videos.result().list(part=_PARTS, id=",".join(request.ids))
             found = wanted.execute(http=self.wire.http, num_retries=0)
             if not (isinstance(found, dict) and "error" in found):
                 answer = read_answer(found, request)
@@ -149,7 +156,9 @@ def silence_loggers() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _open(endpoint: str, http: Any) -> Any:
+def _build(endpoint: str, http: Any) -> Any:
+    from googleapiclient.discovery import build  # noqa: PLC0415
+
     # Everything that could else come from the environment is given: credentials, certificates, universe.
     options = {"api_endpoint": endpoint, "universe_domain": "googleapis.com"}
     return build(
