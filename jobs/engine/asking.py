@@ -51,9 +51,8 @@ class Errand:
 
     todo: list[Ask]
     failures: int = 0
-    is_at_door: bool = True
     has_place: bool = False
-    is_cancelled: bool = False
+    """Until then it is at the door."""
 
     @property
     def open_rows(self) -> int:
@@ -81,7 +80,6 @@ class Asking:
     account: Account | None
     insist: Insist
     sending: set[asyncio.Task[None]] = field(default_factory=set)
-    unread: int = 0
     refused: int = 0
     """Asked to wait so often in a row, whatever was asked."""
     refusal: str = ""
@@ -89,11 +87,6 @@ class Asking:
     async def run(self, errand: Errand) -> None:
         """Asks until every row of it is settled; raises what must end the run."""
         while errand.todo:
-            if errand.is_cancelled:
-                raise asyncio.CancelledError
-            if not errand.has_place:
-                await self.slots.take()
-                errand.has_place = True
             # a half waits behind the other one: that it is answered tells whose fault a failure is
             errand.todo = [*errand.todo[1:], *await self._ask(errand.todo[0], errand)]
 
@@ -141,25 +134,7 @@ class Asking:
             self.breaker.succeeded()
             self.refused = 0
             self._learn(ticket, answer)
-            if self.means.price.is_free:
-                await self._make_room(errand)
             return self.settling.settle(ask, attempt, reservation, answer)
-
-    async def _make_room(self, errand: Errand) -> None:
-        """The next request leaves before this answer is read: that takes milliseconds, and the service would wait.
-
-        Where requests cost money, an answer is read before another one is paid: it may be the one that ends the run.
-        Who cancels this errand meanwhile is obeyed when its answer has been settled.
-        """
-        self.slots.free()
-        errand.has_place = False
-        self.unread += 1
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            errand.is_cancelled = True
-        finally:
-            self.unread -= 1
 
     def _halves(self, ask: Ask) -> list[Ask]:
         """One row of many spoils a request: it is found by halving, and the others are not blamed."""
@@ -184,8 +159,7 @@ class Asking:
                 is_admitted = True
                 self._check_stop()
             ticket = await self._take_turn(ask.tokens_in + ask.tokens_out_most)
-            # beside the answers that are still out, and those that nobody has read yet
-            self.journal.reserve((len(self.sending) + self.unread + 1) * ask.answer_bytes)
+            self.journal.reserve((len(self.sending) + 1) * ask.answer_bytes)  # beside the answers that are still out
         except BaseException:
             self.budget.settle(reservation, 0.0)
             self.breaker.abandoned()

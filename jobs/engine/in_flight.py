@@ -35,7 +35,7 @@ class InFlight:
 
     async def _go(self, errand: Errand) -> None:
         await self.slots.take()
-        errand.has_place, errand.is_at_door = True, False
+        errand.has_place = True
         self.door.release()
         await self.asking.run(errand)
 
@@ -44,7 +44,7 @@ class InFlight:
         self.tasks.discard(task)
         if errand.has_place:
             self.slots.free()
-        if errand.is_at_door:
+        else:
             self.door.release()
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
