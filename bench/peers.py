@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -94,34 +94,26 @@ def langchain_own_store(connection: psycopg.Connection[Any], index: Any) -> None
     from langchain_core.documents import Document  # noqa: PLC0415 - seconds that the other two need not wait
     from langchain_core.indexing import InMemoryRecordManager  # noqa: PLC0415
     from langchain_core.indexing import index as index_documents  # noqa: PLC0415
-    from langchain_core.vectorstores import VectorStore  # noqa: PLC0415
+    from langchain_core.vectorstores import InMemoryVectorStore  # noqa: PLC0415
     from langchain_openai import OpenAIEmbeddings  # noqa: PLC0415
 
     embeddings = OpenAIEmbeddings(
         model=MODEL, dimensions=DIMENSIONS, chunk_size=TEXTS, check_embedding_ctx_length=False
     )
 
-    class Store(VectorStore):
-        def add_texts(
-            self, texts: Iterable[str], metadatas: Any = None, *, ids: Any = None, batch_size: int = 0, **_: Any
-        ) -> list[str]:
-            texts = list(texts)
-            records = list(zip(ids, embeddings.embed_documents(texts), metadatas, strict=True))
+    class Store(InMemoryVectorStore):
+        """Only what `index` calls goes to Pinecone: nothing else is measured."""
+
+        def add_documents(self, documents: list[Document], ids: list[str] | None = None, **_: Any) -> list[str]:
+            vectors = embeddings.embed_documents([each.page_content for each in documents])
+            records = list(zip(ids or (), vectors, [each.metadata for each in documents], strict=True))
             index.upsert(vectors=records, namespace=NAMESPACE, batch_size=UPSERTED, show_progress=False)
-            return list(ids)
+            return list(ids or ())
 
-        def delete(self, ids: list[str] | None = None, **_: Any) -> bool | None:
-            index.delete(ids=ids, namespace=NAMESPACE)
-            return True
+        def delete(self, ids: Sequence[str] | None = None, **_: Any) -> None:
+            index.delete(ids=list(ids or ()), namespace=NAMESPACE)
 
-        def similarity_search(self, query: str, k: int = 4, **_: Any) -> list[Document]:
-            raise NotImplementedError
-
-        @classmethod
-        def from_texts(cls, *_: Any, **__: Any) -> Store:
-            raise NotImplementedError
-
-    known, store = InMemoryRecordManager(NAMESPACE), Store()
+    known, store = InMemoryRecordManager(NAMESPACE), Store(embeddings)
     known.create_schema()
     for page in pages(connection):
         documents = [Document(id=row[0], page_content=row[1], metadata=describe(row)) for row in page]
