@@ -1,7 +1,8 @@
 """Planning and writing a batch's files against tiktoken alone on the same texts in memory (DECISIONS.md 35).
 
-One invocation, in turns, best of each: other work on the machine then hits both alike. Both have as many processes as
-there are cores. Ours starts with nothing, reads the rows over its road, and ends with files that are on the disk.
+One invocation, in turns, best of each: other work on the machine then hits both alike. tiktoken has as many processes
+as there are cores; ours is one, with a thread that counts. It starts with nothing, reads the rows over its road, and
+ends with files that are on the disk.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
-import os
 import re
 import sys
 import time
@@ -50,8 +48,8 @@ async def plan(asked: dict[str, Any]) -> dict[str, Any]:
     written: list[tuple[int, int, int]] = []
     rows = peak_mb_then = 0
     draft = _draft(folder, means, 0)
-    with Preparing(JOB, means, asked.get("processes")) as preparing:
-        async for ready in preparing.ahead(Scan(ledger, database, query, clock).pages_from(None)):
+    with Preparing(JOB, means) as preparing:
+        async for ready in preparing.ahead(Scan(ledger, database, query, clock).rows_from(None)):
             item = ready.item or prepare(JOB, ready.row, means)
             assert isinstance(item, Ask), item
             if not draft.add(item):
@@ -79,10 +77,9 @@ async def plan(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _peak_mb() -> int:
-    """Of this process and its own. Not ru_maxrss, which begins with what the parent had when it started this one."""
-    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-    found = [re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in pids]
-    return round(sum(int(each[1]) for each in found if each) / 1024)
+    """Not ru_maxrss, which begins with what the parent had when it started this one."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return round(int(found[1]) / 1024) if found else 0
 
 
 def _draft(folder: Path, means: Means, number: int) -> Draft:

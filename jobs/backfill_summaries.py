@@ -35,14 +35,17 @@ class BackfillSummaries:
         reason = content.why_not_worth_asking(_body(row, means.target), limits.min_characters, limits.min_words)
         if reason:
             return Skip(row, reason)
+        tokens, prompt = means.tokens, means.target.prompt
         most_out = min(means.target.max_completion_tokens, means.price.max_output)
-        tokens_in = means.tokens.count_chat(means.target.prompt, text)
-        most_in = means.price.window - most_out * _LONGER
-        if tokens_in > most_in - means.tokens.count(_CUT_MARK):
-            room = most_in - means.tokens.count_chat(means.target.prompt, _CUT_MARK)
-            text = means.tokens.cut(text, room) + _CUT_MARK
-            tokens_in = means.tokens.count_chat(means.target.prompt, text)
-        request = ChatRequest(means.model, means.target.prompt, text, most_out)
+        most_in = means.price.window - most_out * _LONGER - tokens.count(_CUT_MARK)
+        request = ChatRequest(means.model, prompt, text, most_out)
+        without = tokens.count_chat(prompt, "")
+        if means.counts_later and without + tokens.at_most(text) <= most_in:
+            return _ask_for(row, request, without, uncounted=(text,))
+        tokens_in = without + tokens.count(text)
+        if tokens_in > most_in:
+            text = tokens.cut(text, most_in - without) + _CUT_MARK
+            request, tokens_in = replace(request, user=text), without + tokens.count(text)
         return _ask_for(row, request, tokens_in)
 
     def pack(self, asks: Sequence[Ask]) -> Ask:
@@ -62,9 +65,10 @@ class BackfillSummaries:
         return [Bad(row, reason, text)] if reason else [Good(row, text)]
 
 
-def _ask_for(row: Row, request: ChatRequest, tokens_in: int) -> Ask:
+def _ask_for(row: Row, request: ChatRequest, tokens_in: int, uncounted: tuple[str, ...] = ()) -> Ask:
     most_out = request.max_completion_tokens
-    return Ask((row,), request, tokens_in, request.user, most_out, answer_bytes=4_096 + _ANSWER_BYTES * most_out)
+    size = 4_096 + _ANSWER_BYTES * most_out
+    return Ask((row,), request, tokens_in, request.user, most_out, answer_bytes=size, uncounted=uncounted)
 
 
 def _ask_for_more(ask: Ask, means: Means) -> Ask | None:

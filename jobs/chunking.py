@@ -18,6 +18,7 @@ from jobs.chunking_packing import Packing, Rule
 from jobs.chunking_segments import Segment
 from queries.embed import TEXT_TOKENS_MOST
 from queries.errors import Misconfigured
+from queries.record import record
 
 Kind = Literal["whole", "segments", "paragraphs", "sentences", "fixed"]
 Count = Callable[[str], int]
@@ -36,7 +37,7 @@ _VERSION = 1
 """Goes into the mark: raise it when the same text and settings give other chunks."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Chunk:
     """One text to embed. `tokens` is its exact count; the seconds are there if its source had them."""
 

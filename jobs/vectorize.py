@@ -102,14 +102,14 @@ def _embedding(means: Means) -> Embedding:
 
 
 def _chunks(row: Row, means: Means) -> list[Chunk]:
-    """The row's text in as many pieces as its target wants; short whole texts are not even counted."""
+    """The row's text in as many pieces as its target wants; short whole texts are not counted, or later."""
     target, chunking = means.target, _embedding(means).chunking
     if chunking.kind == "segments":
         return chunk_segments(_segments(row, target), chunking, means.tokens.count)
     text = content.clean("\n".join([str(value) for name in target.text if (value := row.values.get(name))]))
     size = len(text) if text.isascii() else len(text.encode())
-    if chunking.kind == "whole" and size < TEXT_TOKENS_MOST and not means.is_plan:
-        return [Chunk(text, size // _BYTES_PER_TOKEN + 1)] if text else []
+    if chunking.kind == "whole" and size < TEXT_TOKENS_MOST and (means.counts_later or not means.is_plan):
+        return [Chunk(text, 0 if means.counts_later else size // _BYTES_PER_TOKEN + 1)] if text else []
     return chunk_text(text, chunking, means.tokens.count)
 
 
@@ -142,6 +142,7 @@ def _ask_for(rows: Sequence[Row], texts: tuple[str, ...], means: Means, tokens: 
         answer_bytes=4_096 + len(texts) * embedding.dimensions * _VECTOR_BYTES,
         texts=len(texts),
         about=chunks,
+        uncounted=() if tokens else texts,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from queries.errors import RateLimits
+from queries.record import record
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Schema:
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatRequest:
     """`image_url` is shown with the user's text, in this `detail` (low or high): the service fetches it, not we."""
 
@@ -30,7 +31,7 @@ class ChatRequest:
     schema: Schema | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatAnswer:
     """A well-formed answer, good or not: whether its text may be stored is the job's judgement."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from queries.errors import RateLimits
+from queries.record import record
 
 # Documented by OpenAI for /v1/embeddings (docstring of its SDK 3.52, read 2026-11-21).
 TEXTS_MOST = 2_048
@@ -14,7 +15,7 @@ TOKENS_MOST = 300_000
 TEXT_TOKENS_MOST = 8_192
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedRequest:
     """`dimensions` is what the space needs; a model that cannot give it is refused before anything is paid."""
 

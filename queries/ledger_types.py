@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from queries.record import record
 from queries.table import Key, Slice, TableSpec
 
 SCHEMA_VERSION = 3
@@ -88,7 +89,7 @@ class WriteRow:
     is_sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowVerdict:
     """An exception worth remembering: this row, with this text, is no candidate again."""
 

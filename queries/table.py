@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from queries.record import record
+
 Key = tuple[str, ...]
 Op = Literal["is null", "is not null", "is true", "is not true", "=", "<>", "<", ">"]
 # These take no value. A flag is false or null before it is set, hence `is not true`.
@@ -97,7 +99,7 @@ class Known:
     run_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Row:
     """One candidate as it was read. `guard` is the database's own hash of what was read.
 

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,8 @@ _KEEP_AT_LEAST = 0.5
 
 _RECENT_MOST = 8
 """A prompt is counted once, and a text that is looked at twice too."""
+
+_BYTES_A_CHARACTER_MOST = 4
 
 _environment = threading.Lock()
 
@@ -75,18 +77,32 @@ class TokenCounter:
 
     def count(self, text: str) -> int:
         """Tokens of `text`, special tokens in it read as plain text: a transcript may not switch roles."""
-        if self._own is not None:
-            return self._own(text)
         if self._encoding is None:
-            return len(text.encode("utf-8", "surrogatepass"))
+            return self._count_alone(text)
         known = self._recent.pop(text, None)
         if known is None:
             known = self._fast.count(text) if self._fast is not None else None
-            known = len(self._encoding.encode_ordinary(text)) if known is None else known
+            known = self._count_alone(text) if known is None else known
             if len(self._recent) >= _RECENT_MOST:
                 del self._recent[next(iter(self._recent))]
         self._recent[text] = known  # the last one asked for stands last
         return known
+
+    def count_many(self, texts: Sequence[str]) -> list[int]:
+        """What `count` says of each; a thread may do this for texts nobody else asks about."""
+        quick = self._fast.count_many(texts) if self._fast is not None else [None] * len(texts)
+        return [self._count_alone(text) if n is None else n for n, text in zip(quick, texts, strict=True)]
+
+    def _count_alone(self, text: str) -> int:
+        if self._own is not None:
+            return self._own(text)
+        if self._encoding is None:
+            return len(text.encode("utf-8", "surrogatepass"))
+        return len(self._encoding.encode_ordinary(text))
+
+    def at_most(self, text: str) -> int:
+        """Never fewer than its tokens, each of which is a byte at least; at once."""
+        return len(text) if text.isascii() else _BYTES_A_CHARACTER_MOST * len(text)
 
     def count_chat(self, system: str, user: str) -> int:
         """Tokens of a whole request of two messages, as it is billed."""

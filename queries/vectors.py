@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from queries.record import record
+
 Value = str | int | float | bool | list[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VectorRecord:
     """`values` is little-endian float32. Nulls never stand in the metadata."""
 

@@ -1,16 +1,10 @@
-"""Rows prepared by other processes are the rows prepared here: in order, each once, and no process outlives its use."""
+"""Rows prepared ahead are the rows that would be prepared one by one: in order, each once; and nothing stays."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +13,11 @@ import pytest
 from jobs.backfill_summaries import JOB, BackfillSummaries
 from jobs.batching import preparing as batching
 from jobs.batching.preparing import Preparing, Ready
+from jobs.chunking import Chunking, Kind
+from jobs.default_targets import SUMMARIES
 from jobs.engine.job import Ask, Means, Skip, prepare
 from jobs.engine.options import Options
+from jobs.vectorize import JOB as VECTORIZE
 from queries.batch_requests import Encoded, write_body
 from queries.page_rows import Told
 from queries.prices import load_price
@@ -28,7 +25,6 @@ from queries.table import Row
 from queries.tokens import TokenCounter
 from tests.servers.bench import VIDEOS
 
-ROOT = Path(__file__).parents[1]
 WORDS = "explains how the harbour cranes of the old port were built, moved and finally restored by volunteers"
 
 
@@ -58,20 +54,11 @@ def means(vocabularies: Path) -> Means:
     return means_at(vocabularies)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def preparing(means: Means) -> Iterator[Preparing]:
-    """With a process that is there, whatever else this machine does."""
-    with Preparing(Buggy(), means, processes=1, worth=1) as made:
-        asyncio.run(begin(made))
+    """For which two rows are many."""
+    with Preparing(Buggy(), means, worth=2) as made:
         yield made
-
-
-async def begin(preparing: Preparing) -> None:
-    found = await all_of(preparing, rows_of(300))
-    assert len(found) == 300
-    assert found[0].item is None, "nobody waits for a process that starts"
-    while not all(each.done() for each in preparing._starting):
-        await asyncio.sleep(0.01)
 
 
 def rows_of(count: int) -> list[Row]:
@@ -81,80 +68,126 @@ def rows_of(count: int) -> list[Row]:
 
 def row_of(n: int) -> Row:
     text = "short" if n % 7 == 0 else f"Speaker {n} {WORDS} \u201cnumber {n}\u201d 😀"
+    return described(n, text)
+
+
+def described(n: int, text: str) -> Row:
     values = {"title": "", "channel_name": "Harbour talks", "description": text}
     told = Told(json.dumps(values))
     return Row((f"v{n:05}",), f"guard-{n}", told if n % 2 else values, {"llm_summary": None})
 
 
-async def pages_of(rows: list[Row], size: int = 100, pause_s: float = 0.0) -> AsyncIterator[list[Row]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-        await asyncio.sleep(pause_s)
+async def each_of(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    for row in rows:
+        yield row
 
 
-async def all_of(preparing: Preparing, rows: list[Row], pause_s: float = 0.0) -> list[Ready]:
-    return [ready async for ready in preparing.ahead(pages_of(rows, pause_s=pause_s))]
+async def all_of(preparing: Preparing, rows: list[Row]) -> list[Ready]:
+    return [ready async for ready in preparing.ahead(each_of(rows))]
 
 
-def processes_of(preparing: Preparing) -> list[int]:
-    return list(preparing._pool._processes) if preparing._pool is not None else []
-
-
-async def test_another_process_prepares_what_this_one_would(preparing: Preparing, means: Means) -> None:
-    """Bodies, tokens, skips and their reasons are equal; rows come in order, each once. It does its share."""
-    rows = rows_of(1_500)
+async def test_what_is_prepared_ahead_is_what_would_be_prepared_one_by_one(preparing: Preparing, means: Means) -> None:
+    """Bodies, tokens, skips and their reasons are equal; rows come in order, each once."""
+    rows = rows_of(2_500)
     found = await all_of(preparing, rows)
     assert [ready.row for ready in found] == rows
-    made = [ready for ready in found if ready.item is not None]
-    assert len(made) >= 300
-    for ready in made:
-        here, there = prepare(JOB, ready.row, means), ready.item
+    for ready in found:
+        here, ahead = prepare(JOB, ready.row, means), ready.item
         if isinstance(here, Ask):
-            assert isinstance(there, Ask)
-            assert there.request == Encoded(write_body(here.request))
-            assert (there.tokens_in, there.tokens_out_most, there.texts, there.rows) == (
-                here.tokens_in, here.tokens_out_most, here.texts, (ready.row,),
-            )  # fmt: skip
+            assert ahead == replace(here, request=Encoded(write_body(here.request)))
         else:
             assert isinstance(here, Skip)
-            assert there == here
+            assert ahead == here
 
 
-async def test_a_few_rows_start_no_process(means: Means) -> None:
+@pytest.mark.parametrize("kind", ["whole", "fixed"])
+async def test_so_it_is_with_embeddings(vocabularies: Path, kind: Kind) -> None:
+    """Whole texts are counted all at once, pieces where they are cut; an empty one is skipped."""
+    assert SUMMARIES.embedding is not None
+    target = replace(SUMMARIES, embedding=replace(SUMMARIES.embedding, chunking=Chunking(kind), vector_id="{key}#{n}"))
+    means = replace(means_at(vocabularies), target=target, is_plan=True)
+    rows = [replace(row_of(n), values={"llm_summary": WORDS * (n % 5)}) for n in range(50)]
+    with Preparing(VECTORIZE, means, worth=2) as preparing:
+        found = await all_of(preparing, rows)
+    for row, ready in zip(rows, found, strict=True):
+        here, ahead = prepare(VECTORIZE, row, means), ready.item
+        if isinstance(here, Ask):
+            assert isinstance(ahead, Ask)
+            assert (ahead.request, ahead.tokens_in, ahead.tokens_worst, ahead.texts) == (
+                Encoded(write_body(here.request)), here.tokens_in, here.tokens_worst, here.texts,
+            )  # fmt: skip
+        else:
+            assert ahead == here
+
+
+async def test_a_text_that_may_not_fit_is_counted_and_cut_as_ever(preparing: Preparing, means: Means) -> None:
+    """Whether it fits must be known before its request is written."""
+    rows = [described(n, "漢字 " * (means.price.window // times)) for n, times in enumerate((4, 2))]
+    fits, cut = [ready.item for ready in await all_of(preparing, rows)]
+    assert isinstance(fits, Ask)
+    assert isinstance(cut, Ask)
+    assert fits.tokens_in < cut.tokens_in
+    for row, item in zip(rows, (fits, cut), strict=True):
+        here = prepare(JOB, row, means)
+        assert isinstance(here, Ask)
+        assert item == replace(here, request=Encoded(write_body(here.request)))
+    assert "longer than the model's window" in cut.source
+    assert "longer than the model's window" not in fits.source
+
+
+async def test_a_few_rows_start_no_thread(means: Means) -> None:
     """Cron's fifty rows do not pay for what only a hundred thousand are worth."""
     with Preparing(JOB, means) as preparing:
         found = await all_of(preparing, rows_of(500))
-        assert processes_of(preparing) == []
+        assert preparing._thread is None
     assert [ready.item for ready in found] == [None] * 500
 
 
-async def test_a_row_with_a_bug_is_for_this_process_to_see(preparing: Preparing) -> None:
-    """The exception itself does not travel: it happens again where it is booked and named."""
+async def test_a_small_limit_reads_no_row_ahead(means: Means) -> None:
+    """--limit 10 of ten million rows looks at ten."""
+    read: list[Row] = []
+
+    def rows() -> Iterator[Row]:
+        for row in rows_of(5_000):
+            read.append(row)
+            yield row
+
+    with Preparing(JOB, replace(means, options=Options(limit=10))) as preparing:
+        ahead = preparing.ahead(each_of(rows()))
+        for _ in range(10):
+            assert (await anext(ahead)).item is None
+    assert len(read) == 10
+
+
+async def test_a_row_with_a_bug_is_for_whoever_takes_it_to_see(preparing: Preparing) -> None:
+    """The exception itself is not kept: it happens again where it is booked and named."""
     found = await all_of(preparing, [row_of(1), replace(row_of(2), key=("bug",)), row_of(3)])
     assert [ready.item is None for ready in found] == [False, True, False]
 
 
-async def test_text_that_is_no_unicode_is_for_this_process_to_see(preparing: Preparing) -> None:
-    """As live, the item's fault with its own reason."""
+async def test_text_that_is_no_unicode_is_for_whoever_takes_it_to_see(preparing: Preparing) -> None:
+    """As live, the item's fault with its own reason; its neighbours are counted all the same."""
     odd = replace(row_of(1), values={"title": "", "channel_name": "", "description": f"{WORDS} half \ud800 {WORDS}"})
-    (found,) = await all_of(preparing, [odd])
-    assert found.item is None or b"\\ud800" not in found.item.request.body
+    found = await all_of(preparing, [row_of(1), odd, row_of(2)])
+    assert [isinstance(ready.item, Ask) for ready in found] == [True, isinstance(found[1].item, Ask), True]
+    assert found[1].item is None or b"\\ud800" not in found[1].item.request.body
 
 
-async def test_only_so_many_pages_are_read_ahead(preparing: Preparing) -> None:
-    """Memory does not follow the table: who takes slowly is read for slowly."""
+@pytest.mark.parametrize(("weight", "most"), [(100, 3_600), (100_000, 160)], ids=["rows", "bytes"])
+async def test_only_so_much_is_read_ahead(means: Means, weight: int, most: int) -> None:
+    """Memory does not follow the table: who takes slowly is read for slowly, and heavy rows are fewer at a time."""
     read = 0
 
-    async def pages() -> AsyncIterator[list[Row]]:
+    def rows() -> Iterator[Row]:
         nonlocal read
-        for _ in range(200):
+        for n in range(20_000):
             read += 1
-            yield rows_of(20)
+            yield described(n, ("harbour " * weight)[:weight])
 
-    ahead = preparing.ahead(pages())
-    await anext(ahead)
-    assert read <= 6
-    await ahead.aclose()
+    with Preparing(JOB, means) as preparing:
+        ahead = preparing.ahead(each_of(rows()))
+        await anext(ahead)
+        assert read <= most
 
 
 async def test_what_a_page_leaves_in_circles_is_swept(preparing: Preparing, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,63 +196,31 @@ async def test_what_a_page_leaves_in_circles_is_swept(preparing: Preparing, monk
     left: list[weakref.ref[Circle]] = []
     most = 0
 
-    async def pages() -> AsyncIterator[list[Row]]:
+    def rows() -> Iterator[Row]:
         nonlocal most
-        for _ in range(60):
+        for _ in range(100):
             left.append(weakref.ref(Circle()))
             most = max(most, sum(1 for each in left if each() is not None))
-            yield rows[:50]
+            yield from page
 
-    rows = rows_of(50)
-    assert len([ready async for ready in preparing.ahead(pages())]) == 3_000
-    assert most <= 12
-
-
-async def test_a_process_that_dies_leaves_its_rows_to_this_one(preparing: Preparing) -> None:
-    """Killed by a text, perhaps: each row still comes once, and is prepared where a crash is named."""
-    for pid in processes_of(preparing):
-        os.kill(pid, signal.SIGKILL)
-    found = await all_of(preparing, rows_of(1_000))
-    assert [ready.row.key for ready in found] == [row.key for row in rows_of(1_000)]
-    assert found[-1].item is None
+    page = rows_of(50)
+    assert len([ready async for ready in preparing.ahead(each_of(rows()))]) == 5_000
+    assert most <= 60
 
 
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has started another one and waits."""
-    code = (
-        "import asyncio, sys\n"
-        "from pathlib import Path\n"
-        "from tests.test_job_batch_preparing import *\n"
-        "async def main():\n"
-        "    preparing = Preparing(JOB, means_at(Path(sys.argv[1])), processes=1, worth=1)\n"
-        "    await begin(preparing)\n"
-        "    print(*processes_of(preparing), flush=True)\n"
-        "    await asyncio.sleep(60)\n"
-        "asyncio.run(main())\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as made:
-        yield made
-        made.kill()
-
-
-def test_nobody_works_on_for_a_parent_that_was_killed(child: subprocess.Popen[str]) -> None:
-    """After SIGKILL of the command no process of it is left: cron would pile them up."""
-    assert child.stdout is not None
-    pids = [int(word) for word in child.stdout.readline().split()]
-    assert pids
-    child.kill()
-    child.wait()
-    deadline = time.monotonic() + 30
-    while any(_is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "still there"
-        time.sleep(0.02)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+async def test_after_a_death_at_counting_each_row_is_taken_by_itself(means: Means, tmp_path: Path) -> None:
+    """A text that kills is then named on the disk by whoever takes it: it costs that row, and not every run."""
+    trace = tmp_path / "run.counting"
+    died = Preparing(JOB, means, trace, worth=2)
+    ahead = died.ahead(each_of(rows_of(3_000)))
+    await anext(ahead)
+    assert trace.exists()
+    with Preparing(JOB, means, trace, worth=2) as careful:
+        found = await all_of(careful, rows_of(100))
+    assert [ready.item for ready in found] == [None] * 100
+    assert not trace.exists()
+    with Preparing(JOB, means, trace, worth=2) as quick:
+        assert isinstance((await all_of(quick, rows_of(100)))[1].item, Ask)
+    assert not trace.exists()
+    await ahead.aclose()
+    died.close()

@@ -69,7 +69,7 @@ def test_one_that_disagrees_is_never_asked_again(counter: TokenCounter) -> None:
         lied += 1
         return truth(counter, text) + (lied > 700)
 
-    fast = FastCount(counter._encoding, lie)
+    fast = FastCount(counter._encoding, lie, len)
     texts = [f"text number {n} of many" for n in range(2_000)]
     found = [fast.count(text) for text in texts]
     assert found[998:] == [truth(counter, texts[998]) + 1, truth(counter, texts[999]), *[None] * 1_000]
@@ -79,7 +79,38 @@ def test_one_that_disagrees_is_never_asked_again(counter: TokenCounter) -> None:
 def test_one_that_is_wrong_from_the_start_is_not_used(counter: TokenCounter) -> None:
     """It is tried on a text with a bit of everything first."""
     assert counter._encoding is not None
-    assert FastCount(counter._encoding, len).count("hello") is None
+    fast = FastCount(counter._encoding, len, lambda texts: [len(text) for text in texts])
+    assert fast.count("hello") is None
+    assert fast.count_many(["hello", "there"]) == [None, None]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 499, 500, 501, 2_000])
+def test_one_that_disagrees_about_many_at_once_is_found_as_well(counter: TokenCounter, at_once: int) -> None:
+    """However they are bundled, one in five hundred is looked at twice; a bundle with a wrong count is not used."""
+    assert counter._encoding is not None
+    asked = 0
+
+    def lie_after_700(texts: list[str]) -> list[int]:
+        nonlocal asked
+        before, asked = asked, asked + len(texts)
+        return [truth(counter, text) + (before + n > 700) for n, text in enumerate(texts, start=1)]
+
+    fast = FastCount(counter._encoding, len, lie_after_700)
+    fast.is_trusted = True
+    texts = [f"text number {n} of many" for n in range(2_000)]
+    found = [count for n in range(0, 2_000, at_once) for count in fast.count_many(texts[n : n + at_once])]
+    assert not fast.is_trusted
+    assert found[1_000:] == [None] * 1_000
+    wrong = sum(1 for text, count in zip(texts, found, strict=True) if count not in (None, truth(counter, text)))
+    assert wrong < 300
+
+
+@given(st.lists(st.text(max_size=60), max_size=30))
+def test_many_at_once_count_as_each_by_itself(vocabularies: Path, texts: list[str]) -> None:
+    """Junk of all planes, half characters, new ones and empty texts among them."""
+    counter = _cached(vocabularies)
+    assert counter.count_many(texts) == [truth(counter, text) for text in texts]
+    assert all(n <= counter.at_most(text) for n, text in zip(counter.count_many(texts), texts, strict=True))
 
 
 _COUNTERS: dict[Path, TokenCounter] = {}

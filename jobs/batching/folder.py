@@ -24,6 +24,10 @@ class Folder:
     def input(self, chunk: str) -> Path:
         return self.path / f"{chunk}.jsonl"
 
+    def counting(self, run_id: str) -> Path:
+        """There while texts are counted for this run."""
+        return self.path / f"{run_id}.counting"
+
     def result(self, chunk: str, kind: str) -> Path:
         return self.path / f"{chunk}.{kind}.jsonl"
 
@@ -34,7 +38,8 @@ class Folder:
 
     def forget(self, before: float, keep: Collection[str]) -> int:
         """Removes what is older than this Unix time, except for chunks that are not collected yet."""
-        old = [path for path in self.path.glob("*.jsonl") if path.name.split(".")[0] not in keep]
+        found = [*self.path.glob("*.jsonl"), *self.path.glob("*.counting")]
+        old = [path for path in found if path.name.split(".")[0] not in keep]
         old = [path for path in old if path.stat().st_mtime < before]
         for path in old:
             path.unlink(missing_ok=True)

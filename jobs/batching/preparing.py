@@ -1,70 +1,69 @@
-"""Rows prepared ahead by other processes, with this one as many as there are cores: counting is most of planning.
+"""Rows prepared ahead, in pieces: a thread counts one's tokens while the next is read, and this one's file is written.
 
-Rows come out as they went in, in order. While the processes start, for a few rows at all, and when the others have
-enough to do, this process does it itself; so it does when one of them dies, so that a text that kills is known by name.
+Counting leaves the interpreter to others, so a thread does what took a process before, with its start, its memory and
+its copies of every row. Rows come out as they went in, in order. A few rows are not worth it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import os
-import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from jobs.batching.worker import Made, Recipe, is_ready, prepare_page, start
-from jobs.engine.job import Ask, Job, Keep, Means, Skip
-from queries.batch_requests import Encoded
-from queries.page_rows import Told
+from jobs.engine.job import Ask, Job, Keep, Means, Skip, prepare
+from jobs.engine.scan import weigh
+from queries.batch_requests import Encoded, write_body
+from queries.errors import ItemPermanent
 from queries.table import Row
 
 Item = Ask | Skip | Keep
-ROWS_WORTH_A_PROCESS = 2_000
+ROWS_WORTH_COUNTING_AHEAD = 2_000
+_PIECE_ROWS, _PIECE_BYTES = 500, 4 << 20
+_PIECES_AHEAD = 2
+_ROWS_AT_A_TIME = 100  # then the loop has its turn: the database's answer is waiting to be read
 _GARBAGE_AFTER = 200_000
 _SWEPT_AFTER = 20_000  # rows: what HTTP leaves of a page is in a circle, 2 MB that a threshold alone never met
-_PAGES_OUT = 2  # for each process: one in work, one waiting
-_PAGES_AHEAD = 4  # for each process: what is read beyond those that are out is for this one
-_PAGES_HELD = 8
-"""Nothing is prepared before it is known whether rows are many: the first pages are small, together 6 MB."""
-_SWITCH_S = 0.0005
-"""A page comes back in forty pieces: whoever waits 5 ms for his turn at each, as is usual, keeps the sender idle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A row and what became of it; None where this process is to prepare it itself."""
+class Ready(NamedTuple):
+    """A row and what became of it; None where whoever takes it is to prepare it, and to see what is odd."""
 
     row: Row
     item: Item | None = None
 
 
-def spare_cores() -> int:
-    """This process reads pages and writes files meanwhile: on two cores one more process is all there is room for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+class _Piece(NamedTuple):
+    """Each row's item, with the body where it is a request, and the tokens of all texts that are uncounted yet."""
+
+    rows: Sequence[Row]
+    items: Sequence[tuple[Item | None, bytes]]
+    counts: asyncio.Future[list[int]]
 
 
 class Preparing:
-    """`processes` 0 is never more than this one. Close it, or leave its block, and they are gone."""
+    """Close it, or leave its block, and its thread is gone.
 
-    def __init__(self, job: Job, means: Means, processes: int | None = None, worth: int = ROWS_WORTH_A_PROCESS) -> None:
-        self._recipe = Recipe(job, means.target, means.model, means.tokens.cache_dir, means.price, means.options)
-        self._tokens, self._worth = means.tokens, worth
-        self._most = spare_cores() if processes is None else processes
+    `trace` is a file that is there while it counts. A process that died has left it, killed by a text perhaps: then
+    rows are left to whoever takes them, who names each one on the disk meanwhile.
+    """
+
+    def __init__(
+        self, job: Job, means: Means, trace: Path | None = None, worth: int = ROWS_WORTH_COUNTING_AHEAD
+    ) -> None:
+        self._job, self._means, self._worth, self._trace = job, replace(means, counts_later=True), worth, trace
         limit = means.options.limit
-        self._held = _PAGES_HELD if self._most and (limit is None or limit >= worth) else 0
-        self._pool: ProcessPoolExecutor | None = None
-        self._starting: list[Future[None]] = []
-        self._seen = self._swept = 0
+        self._is_one_by_one = (limit is not None and limit < worth) or (trace is not None and trace.exists())
+        self._thread: ThreadPoolExecutor | None = None
+        self._unswept = 0
         self._thresholds = gc.get_threshold()
-        self._switch_s = sys.getswitchinterval()
 
     def __enter__(self) -> Self:
         return self
@@ -75,94 +74,109 @@ class Preparing:
         self.close()
 
     def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
             gc.set_threshold(*self._thresholds)
-            sys.setswitchinterval(self._switch_s)
-            pool.shutdown(wait=False, cancel_futures=True)
+            thread.shutdown(wait=False, cancel_futures=True)
+        if self._trace is not None:
+            self._trace.unlink(missing_ok=True)
 
-    async def ahead(self, pages: AsyncIterator[list[Row]]) -> AsyncGenerator[Ready, None]:
-        """Every row of every page once. Some pages are read ahead, never more than the processes can chew on."""
-        waiting: deque[tuple[list[Row], asyncio.Future[list[Made]] | None]] = deque()
-        most = self._most * _PAGES_AHEAD
-        async for page in pages:
-            self._seen += len(page)
-            if self._pool is not None and self._seen - self._swept >= _SWEPT_AFTER:
-                self._swept = self._seen
-                gc.collect(0)
-            out = sum(1 for _, made in waiting if made is not None and not made.done())
-            waiting.append((page, self._submit(page) if out < self._most * _PAGES_OUT else None))
-            while waiting and (self._is_made(waiting[0][1]) or len(waiting) > max(most, self._held)):
-                for ready in await self._take(*waiting.popleft()):
+    async def ahead(self, rows: AsyncIterator[Row]) -> AsyncGenerator[Ready, None]:
+        """Every row once. Those of a few pieces are read ahead, never more than memory has room for."""
+        if self._is_one_by_one:
+            async for row in rows:
+                yield Ready(row)
+            return
+        waiting: deque[_Piece] = deque()
+        async for piece in _cut(rows, self._worth):
+            if self._thread is None and len(piece) < self._worth and sum(map(weigh, piece)) < _PIECE_BYTES:
+                for row in piece:  # they are all there is
+                    yield Ready(row)
+                return
+            waiting.append(await self._start(piece))
+            while len(waiting) > _PIECES_AHEAD:
+                async for ready in _finish(waiting.popleft()):
                     yield ready
         while waiting:
-            for ready in await self._take(*waiting.popleft()):
+            async for ready in _finish(waiting.popleft()):
                 yield ready
 
-    def _is_made(self, made: asyncio.Future[list[Made]] | None) -> bool:
-        """What is for this process waits until the others have enough to do meanwhile, or there are none to come."""
-        if made is not None:
-            return made.done()
-        return not self._is_ready() and (self._pool is not None or not self._held)
+    async def _start(self, piece: list[Row]) -> _Piece:
+        if self._thread is None:
+            self._thread = self._open()
+        self._sweep(len(piece))
+        items: list[tuple[Item | None, bytes]] = []
+        texts: list[str] = []
+        for row in piece:
+            items.append(self._prepare(row))
+            item = items[-1][0]
+            if isinstance(item, Ask):
+                texts += item.uncounted
+            if len(items) % _ROWS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return _Piece(piece, items, asyncio.wrap_future(self._thread.submit(self._means.tokens.count_many, texts)))
 
-    def _is_ready(self) -> bool:
-        return self._pool is not None and all(each.done() for each in self._starting)
-
-    def _submit(self, page: list[Row]) -> asyncio.Future[list[Made]] | None:
-        if self._pool is None and self._most > 0 and self._seen >= self._worth:
-            self._open()
-        if self._pool is None or not self._is_ready():
-            return None
-        try:
-            return asyncio.wrap_future(self._pool.submit(prepare_page, [_light(row) for row in page]))
-        except BrokenProcessPool:
-            return None
-
-    def _open(self) -> None:
+    def _open(self) -> ThreadPoolExecutor:
         # Tens of thousands of rows are kept until their file is full, none of them in a circle: looking through them
         # for garbage again and again took a tenth of the time (2026-11-21).
         self._thresholds = gc.get_threshold()
         gc.set_threshold(_GARBAGE_AFTER, *self._thresholds[1:])
-        # Spawned, not forked: a fork of a process with threads and open connections may hang or share them.
-        self._pool = ProcessPoolExecutor(
-            self._most, mp_context=get_context("spawn"), initializer=start, initargs=(self._recipe,)
-        )
-        self._starting = [self._pool.submit(is_ready) for _ in range(self._most)]
-        self._switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
-        self._held = 0
-        self._tokens.hurry()  # while they start
+        if self._trace is not None:
+            with contextlib.suppress(OSError):  # a full disk is said where the file itself is written
+                self._trace.touch()
+        self._means.tokens.hurry()
+        return ThreadPoolExecutor(1, "count")
 
-    async def _take(self, page: list[Row], made: asyncio.Future[list[Made]] | None) -> Sequence[Ready]:
-        if made is None:
-            return [Ready(row) for row in page]
+    def _sweep(self, rows: int) -> None:
+        self._unswept += rows
+        if self._unswept >= _SWEPT_AFTER:
+            self._unswept = 0
+            gc.collect(0)
+
+    def _prepare(self, row: Row) -> tuple[Item | None, bytes]:
+        item = prepare(self._job, row, self._means)
+        if isinstance(item, Exception):
+            return None, b""
+        if not isinstance(item, Ask):
+            return item, b""
         try:
-            return [_ready(row, each) for row, each in zip(page, await made, strict=True)]
-        except BrokenProcessPool:
-            # One of these texts may have killed it: from now on the row at work is named on disk, as always.
-            self._most = 0
-            self.close()
-            return [Ready(row) for row in page]
+            return item, write_body(item.request)
+        except ItemPermanent:
+            return None, b""
 
 
-def _light(row: Row) -> tuple[object, ...]:
-    """Plain tuples travel in half the time of a dataclass, and values as they came; `was` is not needed there."""
-    values = row.values.text if isinstance(row.values, Told) else dict(row.values)
-    return row.key, values, row.joined, row.known, row.is_kept, row.is_due
+async def _cut(rows: AsyncIterator[Row], first_rows: int) -> AsyncIterator[list[Row]]:
+    """In pieces of so many rows, or so many bytes; the first one tells whether rows are many."""
+    piece: list[Row] = []
+    room_rows, room_bytes = first_rows, _PIECE_BYTES
+    async for row in rows:
+        piece.append(row)
+        room_rows, room_bytes = room_rows - 1, room_bytes - weigh(row)
+        if room_rows <= 0 or room_bytes <= 0:
+            yield piece
+            piece = []
+            room_rows, room_bytes = _PIECE_ROWS, _PIECE_BYTES
+    if piece:
+        yield piece
 
 
-def _ready(row: Row, made: Made) -> Ready:
-    match made:
-        case (
-            bytes() as body,
-            int() as tokens_in,
-            int() as out_most,
-            int() as worst,
-            int() as answer_bytes,
-            int() as texts,
-        ):
-            return Ready(row, Ask((row,), Encoded(body), tokens_in, "", out_most, worst, answer_bytes, texts))
-        case ("skip", str() as reason, str() as detail):
-            return Ready(row, Skip(row, reason, detail))
-        case _:
-            return Ready(row)
+async def _finish(piece: _Piece) -> AsyncIterator[Ready]:
+    counts = iter(await piece.counts)
+    for number, (row, (item, body)) in enumerate(zip(piece.rows, piece.items, strict=True), start=1):
+        yield Ready(row, _counted(item, body, counts) if isinstance(item, Ask) else item)
+        if number % _ROWS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
+
+
+def _counted(ask: Ask, body: bytes, counts: Iterator[int]) -> Ask:
+    """Not by `replace`, which takes three times as long."""
+    return Ask(
+        ask.rows,
+        Encoded(body),
+        ask.tokens_in + sum(islice(counts, len(ask.uncounted))),
+        ask.source,
+        ask.tokens_out_most,
+        ask.tokens_worst,
+        ask.answer_bytes,
+        ask.texts,
+    )

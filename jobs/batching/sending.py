@@ -20,7 +20,6 @@ from queries.table import Row
 if TYPE_CHECKING:
     from jobs.batching.session import BatchSession
 
-_ROWS_A_PAGE = 250  # what a process is given at a time
 _TOKENS_EACH = 500.0  # of a request, until some of ours are known
 
 
@@ -30,7 +29,9 @@ class Sending:
     def __init__(self, session: BatchSession) -> None:
         self._session = session
         self._carried: Ask | None = None
-        self._preparing = Preparing(session.work.job, session.errand.means)
+        self._preparing = Preparing(
+            session.work.job, session.errand.means, session.folder.counting(session.opened.run_id)
+        )
         self._ready: AsyncGenerator[Ready, None] | None = None
         self.is_through = False
         self.unclaimed = 0
@@ -119,13 +120,13 @@ class Sending:
         self.unclaimed -= 1
 
     async def _asks(self, rows: AsyncGenerator[Row, None]) -> AsyncIterator[Ask]:
-        """Prepared by other processes while there are many; what they have read ahead is for the next file."""
+        """Prepared ahead while there are many; what was prepared beyond this file is for the next one."""
         selection = self._session.selection
         carried, self._carried = self._carried, None
         if carried is not None:
             yield carried
         if self._ready is None:
-            self._ready = self._preparing.ahead(_pages_of(rows))
+            self._ready = self._preparing.ahead(rows)
         async for ready in self._ready:
             if selection.limit_reached:
                 self._session.pending_beyond = True
@@ -237,14 +238,3 @@ class Sending:
             return refusal
         draft.discard()
         raise refusal
-
-
-async def _pages_of(rows: AsyncGenerator[Row, None]) -> AsyncIterator[list[Row]]:
-    page: list[Row] = []
-    async for row in rows:
-        page.append(row)
-        if len(page) >= _ROWS_A_PAGE:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -75,7 +75,7 @@ async def survey(
     means, limit = errand.means, errand.work.options.limit
     scan = Scan(errand.work.ledger, database, query, errand.work.clock)
     with Preparing(errand.work.job, means) as preparing:
-        async for ready in preparing.ahead(scan.pages_from(query.above)):
+        async for ready in preparing.ahead(scan.rows_from(query.above)):
             if limit is not None and found.requests >= limit:
                 return
             found.rows += 1

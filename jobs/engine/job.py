@@ -10,12 +10,13 @@ from jobs.engine.options import Options
 from jobs.targets import Target
 from queries.errors import RateLimits
 from queries.prices import Price
+from queries.record import record
 from queries.table import Row
 from queries.tokens import TokenCounter
 from queries.vectors import VectorRecord
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Skip:
     """Nothing is asked for this row; the reason is a short stable word for the books."""
 
@@ -24,7 +25,7 @@ class Skip:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Keep:
     """Everything this row should have is already there, in so many parts: it is only marked as done."""
 
@@ -32,13 +33,14 @@ class Keep:
     parts: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ask:
     """One paid request and the rows whose answer it brings.
 
     `request` is for the job's service, `about` for the job itself: the engine only hands them on. `source` is the
     text the answer is made from. `tokens_worst` is for the reservation, where `tokens_in` may be too few. Where
-    requests are packed, `parts` are the ones this was made of, one a row.
+    requests are packed, `parts` are the ones this was made of, one a row. The tokens of `uncounted` are still to be
+    added to `tokens_in`.
     """
 
     rows: tuple[Row, ...]
@@ -52,6 +54,7 @@ class Ask:
     about: Any = None
     parts: tuple[Ask, ...] = ()
     is_again: bool = False
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Packing:
     is_first_full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Good:
     """A text that may be stored in this row's answer cell, or vectors that may be stored beside the table.
 
@@ -84,7 +87,7 @@ class Good:
     is_sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Bad:
     """A paid answer that must not be stored. `again` is a changed request worth one more try."""
 
@@ -96,7 +99,10 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a job may use while preparing: it sees texts and prices, never a client. A plan is to count exactly."""
+    """What a job may use while preparing: it sees texts and prices, never a client. A plan is to count exactly.
+
+    `counts_later`: a text that fits whatever its tokens are may be left uncounted, for many to be counted at once.
+    """
 
     target: Target
     model: str
@@ -104,6 +110,7 @@ class Means:
     price: Price
     options: Options
     is_plan: bool = False
+    counts_later: bool = False
 
 
 class Answer(Protocol):

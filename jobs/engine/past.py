@@ -12,6 +12,7 @@ from typing import Any
 
 from queries.errors import Misconfigured
 from queries.ledger import RowVerdict
+from queries.record import record
 from queries.table import Key
 from queries.vectors import VectorRecord
 
@@ -20,7 +21,7 @@ _SUMS = ("spent_usd", "possibly_usd", "booked_usd", "booked_possibly_usd", "call
 _LONGEST_LINE = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Paid:
     """An answer that was paid for and is not yet confirmed by the database.
 

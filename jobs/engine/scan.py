@@ -46,7 +46,7 @@ class Scan:
                 continue
             fault_points.reach("page.read")
             looked_at = asked if query.in_window and page.last else len(page.rows)
-            weight = sum(_weight(row) for row in page.rows)
+            weight = sum(weigh(row) for row in page.rows)
             self._size.worked(looked_at, self._clock.now() - started, weight)
             return page
 
@@ -62,6 +62,12 @@ class Scan:
             self._query = replace(whole, among=listed[start : start + _LISTED_MOST])
             async for rows in self._pages_of_query(above):
                 yield rows
+
+    async def rows_from(self, above: Key | None) -> AsyncIterator[Row]:
+        """Each by itself."""
+        async for page in self.pages_from(above):
+            for row in page:
+                yield row
 
     async def _pages_of_query(self, above: Key | None) -> AsyncIterator[list[Row]]:
         ahead = asyncio.ensure_future(self.page(above))
@@ -79,7 +85,8 @@ class Scan:
             await asyncio.gather(ahead, return_exceptions=True)
 
 
-def _weight(row: Row) -> int:
+def weigh(row: Row) -> int:
+    """About its bytes on the way."""
     if isinstance(row.values, Told):
         return len(row.values.text) + sum(_size(value) for each in row.joined for value in each.values())
     size = 0
