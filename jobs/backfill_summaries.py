@@ -30,9 +30,9 @@ class BackfillSummaries:
         return ()
 
     def prepare(self, row: Row, means: Means) -> Ask | Skip:
-        text = _describe(row, means.target)
-        limits = means.options
-        reason = content.why_not_worth_asking(_body(row, means.target), limits.min_characters, limits.min_words)
+        text, own, are_plain = _describe(row, means.target)
+        least = means.options
+        reason = content.why_not_worth_asking(own, least.min_characters, least.min_words, known_plain=are_plain)
         if reason:
             return Skip(row, reason)
         tokens, prompt = means.tokens, means.target.prompt
@@ -79,27 +79,42 @@ def _ask_for_more(ask: Ask, means: Means) -> Ask | None:
     return _ask_for(ask.rows[0], replace(ask.request, max_completion_tokens=most_out), ask.tokens_in)
 
 
-def _describe(row: Row, target: Target) -> str:
-    """Title and channel on lines of their own, then the long text: one row, and nothing of any other."""
-    lines = []
+def _describe(row: Row, target: Target) -> tuple[str, str, bool]:
+    """Title and channel on lines of their own, then the long text: one row, and nothing of any other.
+
+    Beside it what must be long enough to be worth a call, all of the row's own words without our labels, and whether
+    those are plain text.
+    """
+    lines, own, are_plain = [], [], True
+    long = target.text[-1]
     for column in target.text:
-        value = content.clean(str(row.values.get(column) or ""))
-        if value and column == target.text[-1]:
-            lines.append(f"\n{value}")
-        elif value:
-            lines.append(f"{_LABELS.get(column) or column.replace('_', ' ').capitalize()}: {value}")
+        value = row.values.get(column)
+        if not value:
+            continue
+        said, is_plain = _clean(str(value))
+        if column != "channel_name":
+            own.append(str(value))
+            are_plain = are_plain and is_plain
+        if said and column == long:
+            lines.append(f"\n{said}")
+        elif said:
+            lines.append(f"{_LABELS.get(column) or column.replace('_', ' ').capitalize()}: {said}")
     for number, part in enumerate(row.joined, start=1):
-        said = [f"{_LABELS.get(name, name)}: {content.clean(str(value))}" for name, value in part.items() if value]
-        if said:
-            lines.append(f"Scene {number}. " + " ".join(said))
-    return "\n".join(lines)
+        told = []
+        for name, value in part.items():
+            if value:
+                said, is_plain = _clean(str(value))
+                own.append(str(value))
+                are_plain = are_plain and is_plain
+                told.append(f"{_LABELS.get(name, name)}: {said}")
+        if told:
+            lines.append(f"Scene {number}. " + " ".join(told))
+    return "\n".join(lines), "\n".join(own), are_plain
 
 
-def _body(row: Row, target: Target) -> str:
-    """What must be long enough to be worth a call: all of the row's own words, without our labels."""
-    own = [str(row.values.get(column) or "") for column in target.text if column != "channel_name"]
-    joined = [str(value) for part in row.joined for value in part.values() if value]
-    return "\n".join([*own, *joined])
+def _clean(text: str) -> tuple[str, bool]:
+    """And whether there was nothing to clean, which is looked at once a text: it is a tenth of preparing it."""
+    return (text.strip(), True) if content.is_plain(text) else (content.clean(text), False)
 
 
 JOB = BackfillSummaries()

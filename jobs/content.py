@@ -26,35 +26,36 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200
 
 def clean(text: str) -> str:
     """Text a database and a terminal can both hold: no NUL, surrogate, control or direction-changing character."""
-    if _is_plain(text):  # nothing in it that the patterns could find: 0.3 us of 300 characters against 8
+    if is_plain(text):  # nothing in it that the patterns could find: 0.3 us of 300 characters against 8
         return text.strip()
     return _UNSAFE.sub("", _TERMINAL.sub("", text)).strip()
 
 
-def _is_plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
     """Printable, but for new lines and tabs."""
     if text.isascii():  # a third of the time, and every text is looked at twice
         return not text.encode().translate(None, _PLAIN_ASCII)
     return text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable()
 
 
-def why_not_worth_asking(text: str, min_characters: int, min_words: int) -> str:
+def why_not_worth_asking(text: str, min_characters: int, min_words: int, *, known_plain: bool = False) -> str:
     """The reason to skip this content unasked; empty when it is fine."""
-    if not text.strip():
+    text = text.strip()
+    if not text:
         return "empty"
-    if is_binary(text):
+    if is_binary(text, known_plain=known_plain):
         return "binary"
-    if len(text.strip()) < min_characters:
+    if len(text) < min_characters:
         return f"under {min_characters} characters"
     if len(text.split(None, min_words)) < min_words and not _is_unspaced(text):
         return f"under {min_words} words"
     return ""
 
 
-def is_binary(text: str) -> bool:
+def is_binary(text: str, *, known_plain: bool = False) -> bool:
     """Bytes that were once forced into a text column: control or replacement characters, or base64 by the yard."""
     head = text[:4096]
-    is_odd = "\ufffd" in head or not _is_plain(head)
+    is_odd = "\ufffd" in head or not (known_plain or is_plain(head))
     if is_odd and len(_ODD.findall(head)) > _CONTROL_SHARE_MOST * len(head):
         return True
     return len(head) >= 200 and _BASE64.fullmatch(head) is not None and max(map(len, head.split())) > 60

@@ -27,6 +27,9 @@ class Told(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return (self._values or self._parsed())[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        return (self._values or self._parsed()).get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._parsed())
 
