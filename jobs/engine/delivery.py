@@ -18,7 +18,7 @@ from queries.ledger import RowVerdict
 from queries.table import Key
 from queries.vectors import VectorRecord, VectorSpace
 
-_WAITING_BYTES = 32 << 20  # of vectors that are paid and not yet seen where they belong: a reader may lag by seconds
+_WAITING_BYTES = 44 << 20  # of vectors asked for and not yet seen where they belong: a reader may lag by seconds
 _METADATA_BYTES = 1_500  # beside a vector, about
 _GROUP_MOST = 2_000  # rows that travel and are looked for together
 _AGE_S = 0.3
@@ -62,10 +62,13 @@ class Delivery:
         if not self._waiting:
             self._oldest_at = self.clock.now()
         self._waiting.append((paid, recovered))
-        self._more.set()
+        if len(self._waiting) >= _GROUP_MOST:
+            self._start_group()
+        else:
+            self._more.set()
 
     async def run(self) -> None:
-        """Sends a group when it is full or old enough."""
+        """Sends what is old enough; a group that is full does not wait for this."""
         while True:
             await self._more.wait()
             self._more.clear()
@@ -89,6 +92,7 @@ class Delivery:
 
     def _start_group(self) -> None:
         rows, self._waiting = self._waiting[:_GROUP_MOST], self._waiting[_GROUP_MOST:]
+        self._oldest_at = self.clock.now()
         group = _Group({paid.key: (paid, recovered) for paid, recovered in rows})
         group.task = task = asyncio.create_task(self._deliver(group, self._without_twins(group)))
         task.add_done_callback(partial(self._ended, group))

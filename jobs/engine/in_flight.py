@@ -23,6 +23,8 @@ class InFlight:
     door: asyncio.Semaphore
     """Several answers may come at once: then as many requests should be ready to leave."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    rows: int = 0
+    """Of all of them, those at the door included."""
 
     async def start(self, ask: Ask) -> asyncio.Task[None]:
         """Waits for room at the door."""
@@ -30,7 +32,8 @@ class InFlight:
         errand = Errand([ask])
         task = asyncio.create_task(self._go(errand))
         self.tasks.add(task)
-        task.add_done_callback(partial(self._ended, errand))
+        self.rows += len(ask.rows)
+        task.add_done_callback(partial(self._ended, errand, len(ask.rows)))
         return task
 
     async def _go(self, errand: Errand) -> None:
@@ -39,9 +42,10 @@ class InFlight:
         self.door.release()
         await self.asking.run(errand)
 
-    def _ended(self, errand: Errand, task: asyncio.Task[None]) -> None:
+    def _ended(self, errand: Errand, rows: int, task: asyncio.Task[None]) -> None:
         """Whatever ended a request early, even before its first step, leaves its rows to do."""
         self.tasks.discard(task)
+        self.rows -= rows
         if errand.has_place:
             self.slots.free()
         else:

@@ -221,6 +221,12 @@ class Session:
         return self.writer.backlog + (self.delivery.backlog if self.delivery else 0)
 
     @property
+    def is_behind(self) -> bool:
+        """Enough is on its way; of vectors what is asked for counts too, or answers come in bursts and then none do."""
+        asked = self.in_flight.rows if self.delivery else 0
+        return self.backlog + asked > self.backlog_most
+
+    @property
     def backlog_rows(self) -> int:
         return self.writer.backlog_rows + (self.delivery.backlog if self.delivery else 0)
 

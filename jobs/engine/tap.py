@@ -14,7 +14,7 @@ from queries.table import Row
 if TYPE_CHECKING:
     from jobs.engine.session import Session
 
-_LOOK_AGAIN_S = 0.05
+_LOOK_AGAIN_S = 0.02
 
 
 async def candidates(session: Session) -> AsyncGenerator[Row, None]:
@@ -43,7 +43,7 @@ async def ask_for_all(session: Session, rows: AsyncGenerator[Row, None], packer:
             await asyncio.sleep(0)  # it leaves now: gathering the next one takes milliseconds
         elif ask is not None:
             continue  # it waits for others, and nothing more is on its way because of it
-        while session.backlog > session.backlog_most:
+        while session.is_behind:
             await session.work.clock.sleep(_LOOK_AGAIN_S)
     rest = packer.take()
     if rest is not None:
