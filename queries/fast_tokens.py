@@ -47,13 +47,17 @@ class FastCount:
         return found
 
     def count_many(self, texts: Sequence[str]) -> list[int | None]:
-        """All in one call, which leaves the interpreter to other threads until it is through."""
+        """All in one call, which leaves the interpreter to other threads; they may count by it meanwhile."""
         found: list[int | None] = [None] * len(texts)
         fit = [n for n, text in enumerate(texts) if text.isascii() or not _has_new_characters(text)]
         if not self.is_trusted or not fit:
             return found
-        for n, count in zip(fit, self._count_all([texts[n] for n in fit]), strict=True):
-            found[n] = int(count)
+        try:
+            for n, count in zip(fit, self._count_all([texts[n] for n in fit]), strict=True):
+                found[n] = int(count)
+        except (MemoryError, RuntimeError, ValueError):  # one text of hundreds, perhaps: tiktoken takes them all
+            self.is_trusted = False
+            return [None] * len(texts)
         for n in fit[_LOOK_EVERY - 1 - self._seen % _LOOK_EVERY :: _LOOK_EVERY]:
             if len(self._exact.encode_ordinary(texts[n])) != found[n]:
                 self.is_trusted = False

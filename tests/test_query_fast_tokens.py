@@ -105,6 +105,19 @@ def test_one_that_disagrees_about_many_at_once_is_found_as_well(counter: TokenCo
     assert wrong < 300
 
 
+def test_one_that_fails_is_not_asked_again(counter: TokenCounter) -> None:
+    """A bundle of texts does not fail for one of them; nor does the next one."""
+    assert counter._encoding is not None
+
+    def fail(texts: list[str]) -> list[int]:
+        raise RuntimeError
+
+    fast = FastCount(counter._encoding, lambda text: truth(counter, text), fail)
+    assert fast.is_trusted
+    assert fast.count_many(["hello", "there"]) == [None, None]
+    assert fast.count("hello") is None
+
+
 @given(st.lists(st.text(max_size=60), max_size=30))
 def test_many_at_once_count_as_each_by_itself(vocabularies: Path, texts: list[str]) -> None:
     """Junk of all planes, half characters, new ones and empty texts among them."""
