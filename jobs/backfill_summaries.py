@@ -86,7 +86,7 @@ def _describe(row: Row, target: Target) -> tuple[str, str, bool]:
     those are plain text.
     """
     lines, own, are_plain = [], [], True
-    long = target.text[-1]
+    long = target.text[-1] if target.text else ""  # a target may have nothing but joined rows
     for column in target.text:
         value = row.values.get(column)
         if not value:
