@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 
 from tests.servers.fake_limits import Meter, say_duration
-from tests.servers.fake_openai import FakeOpenAI, write_sentence
+from tests.servers.fake_openai import FakeOpenAI
 from tests.servers.fake_process import FakeProcess
 from tests.servers.fake_script import REFUSALS, Meeting, Rule, rule
+from tests.servers.fake_sentences import write_sentence
 
 
 class Clock:

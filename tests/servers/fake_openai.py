@@ -26,9 +26,8 @@ from tests.servers.fake_embeddings import Asked, read_asked, refuse_input, write
 from tests.servers.fake_limits import Meter, say_duration
 from tests.servers.fake_scenes import IMAGE_TOKENS, as_asked, count_images, read_content
 from tests.servers.fake_script import BILLED, HOSTILE, REFUSALS, Meeting, Rule, error_body, read_script, share
+from tests.servers.fake_sentences import TELLERS, write_sentence
 from tests.servers.fake_world import World
-
-WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 @dataclass(frozen=True)
@@ -425,25 +424,6 @@ class FakeOpenAI:
         return self._json(error_body(said, "invalid_request_error"), 404)
 
 
-def write_sentence(user: str, telling: int) -> str:
-    """A plausible sentence of the input's own words: the same input, the same sentence, unless `telling` differs."""
-    words = list(dict.fromkeys(WORD.findall(user[-4000:])))[-200:] or ["silence"]
-    mark = hashlib.sha1(user.encode("utf-8", "replace"), usedforsecurity=False).digest()
-    picked = [words[(mark[i] * 256 + mark[i + 1]) % len(words)].lower() for i in range(0, 14, 2)]
-    opening = "The speaker explains" if not telling else f"In telling {telling} the speaker explains"
-    return (
-        f"{opening} how {picked[0]} relates to {picked[1]}, moves on to {picked[2]} and {picked[3]}, "
-        f"and closes with a look at {picked[4]}, {picked[5]} and what {picked[6]} means in practice."
-    )
-
-
-def obey(user: str) -> str:
-    """The worst a model can do with an injected order: everything after "SAY:" verbatim, else a link and a script."""
-    _, found, order = user.partition("SAY:")
-    return order.strip() if found else "Ignore it! <a href='https://evil.example/x'>click</a> <script>steal()</script>"
-
-
-TELLERS: dict[str, Callable[[str], str]] = {"echo": str, "obedient": obey}
 WRONG_LISTS: dict[str, dict[str, Any]] = {
     "error200": error_body("The server had an error while processing your request.", "server_error"),
     "no_choices": {"object": "list", "data": None},
