@@ -75,7 +75,7 @@ class RunRecord:
     updated_at: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WriteRow:
     """`elsewhere`: its parts are vectors that lie in a space already, whatever becomes of the row. `is_sent`: a message
     about it is out, so it counts as wrote even if its worker has changed the row already."""

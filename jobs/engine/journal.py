@@ -1,6 +1,6 @@
 """The local, append-only record of what was asked and paid, so that no paid answer is lost or bought again.
 
-A line is `crc32 json`. A torn last line is dropped (a kill does that); damage anywhere else is refused.
+A torn last line is dropped (a kill does that); damage anywhere else is refused.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import contextlib
 import json
 import mmap
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import orjson
-
 from jobs.engine import fault_points, moving
-from jobs.engine.past import VERSION, Paid, Past, carry_over, fold, paid_json, read
+from jobs.engine.journal_lines import encode, encode_paid, wrap_rows, write_answer, write_line
+from jobs.engine.past import VERSION, Paid, Past, carry_over, fold, read
 from jobs.engine.state_dir import write_whole
 from jobs.engine.stop import NO_SPACE
 from queries.errors import Misconfigured
@@ -29,9 +26,7 @@ from queries.table import Key
 _STEP = 1 << 20
 _LARGE = 32 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-_CHECKSUM = 9  # bytes before the JSON of a line
 _MARK_MOST = 4_096  # one block: a key is shorter, since Postgres indexes at most 2,704 bytes of one
-_BEFORE, _AFTER = b'["paid",{"n":0,"usd":0.0,"rows":[', b'],"bad":[]}]'
 
 
 class Journal:
@@ -107,9 +102,9 @@ class Journal:
         self._allocated += grow
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
-        self._append(_line(kind, record))
+        self._append(write_line(kind, record))
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes | bytearray) -> None:
         self.reserve(len(line))
         os.pwrite(self._handle, line, self._end)
         self._end += len(line)
@@ -129,17 +124,14 @@ class Journal:
         """What the money bought: texts to store, or the verdict that there is none to be had."""
         bad = [[v.key, v.guard, v.state, v.reason, v.detail] for v in verdicts]
         record: dict[str, Any] = {"n": attempt, "usd": usd, "rows": [], "bad": bad}
-        rows = [_encode_paid(each) for each in paid]
-        empty = _encode(["paid", record])
-        before, at, after = empty.partition(b'"rows":[')
-        start = self._end + _CHECKSUM + len(before) + len(at)
-        self._append(_with_checksum(before, at, b",".join(rows), after))
+        line, places = write_answer(record, paid)
+        whence = self._end
+        self._append(line)
         if self._told is None:
             return
         fold(self._told, "paid", record)
-        for each, row in zip(paid, rows, strict=True):
-            self._owed[each.key] = (start, len(row))
-            start += len(row) + 1
+        for each, (start, size) in zip(paid, places, strict=True):
+            self._owed[each.key] = (whence + start, size)
         for verdict in verdicts:
             self._owed.pop(verdict.key, None)
 
@@ -168,7 +160,7 @@ class Journal:
         # In memory that is the file: the kernel has it whatever becomes of us, and a system call would take 4 us. Its
         # blocks are there before the first mark, also when the disk is full by then.
         assert self._marked_row is not None  # noqa: S101 - opened before the first row
-        said = (_encode(key) + b"\n")[:_MARK_MOST] if key else b"\n"
+        said = (encode(key) + b"\n")[:_MARK_MOST] if key else b"\n"
         self._marked_row[: len(said)] = said
 
     async def sync(self) -> None:
@@ -199,12 +191,12 @@ class Journal:
             self._compact_at = self._end + _LARGE  # the long one stays; who pays asks for room anyway
 
     async def _move(self, told: Past) -> None:
-        lines = b"".join([_line(kind, record) for kind, record in carry_over(told, self._attempt)])
+        lines = b"".join([write_line(kind, record) for kind, record in carry_over(told, self._attempt)])
         whence, beside = self._end, self.path.with_name(f".{self.path.name}.{os.getpid()}")
         source, place = os.dup(self._handle), os.open(beside, _FLAGS | os.O_TRUNC, 0o600)
         try:
             runs = moving.find_runs(self._owed)
-            end, owed = await moving.to_the_end(moving.move_rows, source, place, lines, runs, _wrap_rows)
+            end, owed = await moving.to_the_end(moving.move_rows, source, place, lines, runs, wrap_rows)
             await moving.follow(source, place, whence, lambda: self._end, end)
             fault_points.reach("state.tmp_written")
             beside.replace(self.path)
@@ -222,12 +214,12 @@ class Journal:
     def _rewrite(self, *, with_confirmed: bool) -> None:
         """From what the file says: where this process has not followed it, or wants more than is owed."""
         past, _, _ = read(self.path, with_confirmed=with_confirmed)
-        rows = {key: _encode_paid(paid) for key, paid in past.paid.items()}
+        rows = {key: encode_paid(paid) for key, paid in past.paid.items()}
         past.paid.clear()
-        lines = [_line(kind, record) for kind, record in carry_over(past, self._attempt)]
+        lines = [write_line(kind, record) for kind, record in carry_over(past, self._attempt)]
         end, owed = sum(map(len, lines)), {}
         for key, row in rows.items():
-            begin, line = _wrap_rows(row)
+            begin, line = wrap_rows(row)
             owed[key] = (end + begin, len(row))
             lines.append(line)
             end += len(line)
@@ -258,37 +250,6 @@ class Journal:
         if not keep:
             self.path.unlink(missing_ok=True)
             self._mark.unlink(missing_ok=True)
-
-
-def _line(kind: str, record: Mapping[str, Any]) -> bytes:
-    return _with_checksum(_encode([kind, record]))
-
-
-def _with_checksum(*parts: bytes) -> bytes:
-    sum_ = 0
-    for part in parts:
-        sum_ = zlib.crc32(part, sum_)
-    return b"".join((b"%08x " % sum_, *parts, b"\n"))
-
-
-def _wrap_rows(rows: bytes) -> tuple[int, bytes]:
-    """A line of rows that were paid for before, and where in it they begin."""
-    return _CHECKSUM + len(_BEFORE), _with_checksum(_BEFORE, rows, _AFTER)
-
-
-def _encode(value: object) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # a lone surrogate or a number too long: the slow way takes them (3 kB: 25 us against 1)
-        return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-def _encode_paid(paid: Paid) -> bytes:
-    """Vectors become base64 where the JSON is made: 2 us a vector of 512 against 6 in two steps."""
-    try:
-        return msgspec.json.encode(paid_json(paid, bytes))
-    except (TypeError, ValueError, OverflowError):
-        return _encode(paid_json(paid))
 
 
 def _allocate(handle: int, offset: int, size: int) -> None:

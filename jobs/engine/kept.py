@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 async def find_kept(rows: Sequence[Row], work: Work, delivery: Delivery) -> list[Row]:
     """The same rows; `is_kept` where the ledger and the space agree that nothing is missing."""
-    expected = {row.key: work.job.expects(row, work.means) for row in rows}
+    means = work.means
+    expected = {row.key: work.job.expects(row, means) for row in rows}
     wanted = sorted({id_ for ids in expected.values() for id_ in ids})
     if not wanted:
         return list(rows)

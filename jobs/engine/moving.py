@@ -41,7 +41,7 @@ def find_runs(owed: Mapping[Key, tuple[int, int]]) -> list[Run]:
 
 
 def move_rows(
-    source: int, place: int, head: bytes, runs: Iterable[Run], wrap: Callable[[bytes], tuple[int, bytes]]
+    source: int, place: int, head: bytes, runs: Iterable[Run], wrap: Callable[[bytes], tuple[int, bytes | bytearray]]
 ) -> tuple[int, dict[Key, tuple[int, int]]]:
     """`wrap` makes a line of a run and says where in it the rows begin. Synced: how long it is, and where they are."""
     owed: dict[Key, tuple[int, int]] = {}
@@ -85,7 +85,7 @@ async def to_the_end(work: Callable[..., _T], *facts: Any) -> _T:
         raise
 
 
-def _write(place: int, said: bytes, at: int) -> int:
+def _write(place: int, said: bytes | bytearray, at: int) -> int:
     left = memoryview(said)
     while left:
         wrote = os.pwrite(place, left, at)
