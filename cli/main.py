@@ -125,7 +125,9 @@ def _root(
 def main() -> None:
     """Runs one command; whatever is raised becomes a sentence and an exit code of the documented set."""
     from cli import streams
+    from cli.memory import look_for_garbage_seldom
 
+    look_for_garbage_seldom()
     streams.guard()
     try:
         refuse_keys(sys.argv[1:])
