@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.engine.budget import Budget, Reservation
@@ -68,9 +68,11 @@ class Settling:
         goods: list[tuple[Good, Paid]] = []
         bads: list[RowVerdict] = []
         again: list[Ask] = []
+        alike = self._cells("", {}, answer)  # of all rows whose answer is no text: thousands may share one request
         for verdict in self._judge(ask, answer):
             if isinstance(verdict, Good):
-                goods.append((verdict, self._paid(verdict, answer)))
+                cells = self._cells(verdict.text, verdict.more, answer) if verdict.text or verdict.more else alike
+                goods.append((verdict, _paid(verdict, cells)))
             elif isinstance(verdict, Skip):
                 bads.append(replace(_verdict(verdict.row, verdict.reason, verdict.detail), state="skipped"))
             elif verdict.again is not None:
@@ -82,8 +84,10 @@ class Settling:
         for bad in bads:
             self.writer.put(Entry(bad.key, bad.guard, verdict=bad))
         self._note_useless(goods, bads)
-        for good, paid in goods:
-            self._accept(good, paid, ask)
+        accepted = [good for good, paid in goods if self._accept(good, paid, ask)]
+        if accepted:
+            last = accepted[-1]
+            self.last_text = (" ".join(last.row.key), last.text if self.job.service == "chat" else ask.source)
         return again
 
     def _note_useless(self, goods: Sequence[object], bads: Sequence[RowVerdict]) -> None:
@@ -99,24 +103,17 @@ class Settling:
         except Exception as bug:  # one odd answer must not stop the run; it is named, not hidden
             return [Bad(row, "internal error", f"{type(bug).__name__} while judging the answer") for row in ask.rows]
 
-    def _paid(self, good: Good, answer: Answer) -> Paid:
-        sources = {"answer": good.text, "model": answer.model, "now": "now"}
-        if good.more:
-            sources |= {f"answer.{name}": write_array(parts) for name, parts in good.more.items()}
-        cells = {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
-        return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop, is_sent=good.is_sent)
+    def _cells(self, text: str, more: Mapping[str, tuple[str, ...]], answer: Answer) -> Mapping[str, str]:
+        sources = {"answer": text, "model": answer.model, "now": "now"}
+        sources |= {f"answer.{name}": write_array(parts) for name, parts in more.items()}
+        return {cell: sources.get(source, source) for cell, source in self.means.target.cells.items()}
 
-    def _accept(self, good: Good, paid: Paid, ask: Ask) -> None:
+    def _accept(self, good: Good, paid: Paid, ask: Ask) -> bool:
         """Texts are compared: a provider that says the same of many rows is not working."""
-        if self.job.service != "chat":
-            self.deliver(paid)
-            self.last_text = (" ".join(good.row.key), ask.source)
-            return
-        earlier = self.collapse.note(good.row, good.text, ask.source)
+        earlier = self.collapse.note(good.row, good.text, ask.source) if self.job.service == "chat" else None
         if earlier is None:
             self.deliver(paid)
-            self.last_text = (" ".join(good.row.key), good.text)
-            return
+            return True
         self._drop(good.row, good.text)
         for row, text in earlier:
             self._take_back(row, text)
@@ -126,6 +123,7 @@ class Settling:
                 "the provider gives the same text for many different rows",
                 "look at the prompt and the model",
             )
+        return False
 
     def _drop(self, row: Row, text: str) -> None:
         verdict = _verdict(row, "same text for many rows", text)
@@ -157,6 +155,10 @@ class Settling:
                 f"the provider refused {self._alike} rows in a row for the same reason: {said}",
                 "look at the model and its parameters; --retry-failed takes these rows again",
             )
+
+
+def _paid(good: Good, cells: Mapping[str, str]) -> Paid:
+    return Paid(good.row.key, good.row.guard, good.row.was, cells, good.vectors, good.drop, is_sent=good.is_sent)
 
 
 def _verdict(row: Row, reason: str, detail: str) -> RowVerdict:
