@@ -230,7 +230,7 @@ class Journal:
     def _go_on(self, handle: int, end: int, *, synced: int) -> None:
         os.close(self._handle)
         self._handle, self._end, self._allocated, self._synced = handle, end, end, synced
-        self._compact_at = max(_LARGE, 3 * end)
+        self._compact_at = max(_LARGE, 5 * end)
 
     def forget_texts(self) -> None:
         """Nothing is owed: what stays is which rows are done, for a replica that does not know it yet."""
