@@ -1,10 +1,11 @@
-"""The work of `catchup vectorize` as others do it: python bench/peers.py loop|batches|langchain|langchain-own-store.
+"""The work of `catchup vectorize` as others do it: python bench/peers.py NAME, of those in PEERS.
 
 Runs in environments of their own, made from bench/peers.txt and bench/langchain.txt, and imports nothing of this
 project. All read pages of 2,048 rows by key and set the flags with one UPDATE a page, one page after the other.
 
 `loop` embeds a page in one request and upserts it in the largest packs that fit, one at a time; `batches` leaves the
-upserts to Pinecone's own `batch_size`, which sends eight at once. `langchain` is its indexing API over its packages as
+upserts to Pinecone's own `batch_size`, which sends eight at once; `loop-grpc` is the loop of somebody who asks the
+client for gRPC and knows how many records a request then holds. `langchain` is its indexing API over its packages as
 published: PineconeVectorStore (langchain-pinecone 0.2.13, which wants a Pinecone client below 8) and a record manager
 that remembers, in the same database. `index` passes its batch size on as the size of an upsert, so that is at most what
 fits into one, and a request for embeddings is no larger. `langchain-own-store` is what somebody could make of it who
@@ -26,6 +27,8 @@ from pinecone import Pinecone
 MODEL, DIMENSIONS, TEXTS = "text-embedding-3-small", 512, 2_048
 UPSERTED = 170
 """Records a request: the client prints float32 as doubles, 11.5 kB a record with its metadata; 2 MB is the limit."""
+UPSERTED_BY_GRPC = 700
+"""2.7 kB a record."""
 NAMESPACE = os.environ.get("BENCH_NAMESPACE", "llm-summaries")
 
 Row = tuple[str, str, str, str, int, str]
@@ -50,7 +53,7 @@ def describe(row: Row) -> dict[str, Any]:
     return {"title": title, "channel": channel, "view_count": views, "published_at": published, "summary": summary}
 
 
-def embed_and_upsert(connection: psycopg.Connection[Any], index: Any, **how: Any) -> None:
+def embed_and_upsert(connection: psycopg.Connection[Any], index: Any, at_once: int, **how: Any) -> None:
     client = OpenAI()
     for page in pages(connection):
         answer = client.embeddings.create(model=MODEL, dimensions=DIMENSIONS, input=[row[1] for row in page])
@@ -58,16 +61,21 @@ def embed_and_upsert(connection: psycopg.Connection[Any], index: Any, **how: Any
             {"id": row[0], "values": each.embedding, "metadata": describe(row)}
             for row, each in zip(page, answer.data, strict=True)
         ]
-        for start in range(0, len(records), 2_048 if how else UPSERTED):
-            index.upsert(vectors=records[start : start + (2_048 if how else UPSERTED)], namespace=NAMESPACE, **how)
+        for start in range(0, len(records), at_once):
+            index.upsert(vectors=records[start : start + at_once], namespace=NAMESPACE, **how)
 
 
 def loop(connection: psycopg.Connection[Any], index: Any) -> None:
-    embed_and_upsert(connection, index)
+    embed_and_upsert(connection, index, UPSERTED)
+
+
+def loop_grpc(connection: psycopg.Connection[Any], _: Any) -> None:
+    client = Pinecone(api_key=os.environ["PINECONE_API_KEY"], grpc_scheme="http")
+    embed_and_upsert(connection, client.index(host=os.environ["PINECONE_INDEX_HOST"], grpc=True), UPSERTED_BY_GRPC)
 
 
 def batches(connection: psycopg.Connection[Any], index: Any) -> None:
-    embed_and_upsert(connection, index, batch_size=UPSERTED, show_progress=False)
+    embed_and_upsert(connection, index, TEXTS, batch_size=UPSERTED, show_progress=False)
 
 
 def langchain(connection: psycopg.Connection[Any], index: Any) -> None:
@@ -123,6 +131,7 @@ def langchain_own_store(connection: psycopg.Connection[Any], index: Any) -> None
 
 PEERS: dict[str, Callable[[psycopg.Connection[Any], Any], None]] = {
     "loop": loop,
+    "loop-grpc": loop_grpc,
     "batches": batches,
     "langchain": langchain,
     "langchain-own-store": langchain_own_store,

@@ -25,6 +25,7 @@ PEERS = {
     "langchain": "langchain.txt",
     "langchain-own-store": "peers.txt",
     "batches": "peers.txt",
+    "loop-grpc": "peers.txt",
     "loop": "peers.txt",
 }
 """Each with the packages that it needs; bench/peers.py tells what they are."""

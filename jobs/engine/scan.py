@@ -16,7 +16,7 @@ from queries.ledger import Ledger
 from queries.page_rows import Told
 from queries.table import Key, Page, PageQuery, Row
 
-_FIRST_PAGE = 50
+_FIRST_PAGE, _PAGE_MOST = 50, 2_000  # of small rows; of large ones as many as weigh 2 MB
 _OTHER_BYTES = 20
 _LISTED_MOST = 60  # keys a request: servers cut a URL at 8 kB
 
@@ -29,7 +29,7 @@ class Scan:
         self._database = database
         self._query = query
         self._clock = clock
-        self._size = PieceSize(start=_FIRST_PAGE, most=1_000)
+        self._size = PieceSize(start=_FIRST_PAGE, most=_PAGE_MOST)
 
     async def page(self, above: Key | None) -> Page:
         """The next page, in as many attempts and as small as the database needs."""
