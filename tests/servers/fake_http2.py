@@ -170,7 +170,9 @@ class Door:
         return int(self._server.sockets[0].getsockname()[1])
 
     def http2(self) -> asyncio.Protocol:
-        return asyncio.Protocol() if self.mood() == "mute" else Http2(self._handle)
+        """aiohttp would refuse it as well, and log the bytes."""
+        strange = {"mute": asyncio.Protocol, "off": _Http1Only}.get(self.mood())
+        return strange() if strange else Http2(self._handle)
 
     def let_in(self, transport: asyncio.Transport) -> None:
         self._open.add(transport)
@@ -178,9 +180,16 @@ class Door:
     def close(self) -> None:
         """Nobody comes in any more, and those of HTTP/2 are thrown out; aiohttp sees its own ones out."""
         self._server.close()
-        for each in self._open:
+        for each in list(self._open):
             if not isinstance(each.get_protocol(), RequestHandler):
                 each.abort()
+
+
+class _Http1Only(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        transport.close()
 
 
 class _Visitor(asyncio.Protocol):
@@ -201,7 +210,7 @@ class _Visitor(asyncio.Protocol):
         new = self._seen.startswith(PREFACE[:3])
         if not new and PREFACE.startswith(self._seen):
             return
-        room = self._door.http2() if new and self._door.mood() != "off" else self._door.http1()
+        room = self._door.http2() if new else self._door.http1()
         self.transport.set_protocol(room)
         room.connection_made(self.transport)
         room.data_received(self._seen)

@@ -169,5 +169,5 @@ def _message(outcome: Outcome) -> str:
     """The words of either form of Pinecone's errors, or all that was said."""
     said = outcome.said if isinstance(outcome.said, dict) else {}
     inner = said.get("error")
-    words = said.get("message") or (inner.get("message") if isinstance(inner, dict) else None)
-    return str(words or outcome.body.decode())
+    found = said.get("message", inner.get("message") if isinstance(inner, dict) else None)
+    return outcome.body.decode() if found is None else str(found)
