@@ -48,16 +48,20 @@ class Stream:
 
     def send(self, headers: Pairs, body: bytes = b"", trailers: Pairs = ()) -> None:
         """A whole answer."""
-        self.begin(headers, body, end=not trailers)
+        self._queue(headers, body, end=not trailers)
         if trailers:
             self._connection.h2.send_headers(self.id, list(trailers), end_stream=True)
         self._connection.flush()
 
-    def begin(self, headers: Pairs, body: bytes, *, end: bool = False) -> None:
+    def begin(self, headers: Pairs, body: bytes) -> None:
+        """An answer whose end is not to come."""
+        self._queue(headers, body, end=False)
+        self._connection.flush()
+
+    def _queue(self, headers: Pairs, body: bytes, *, end: bool) -> None:
         self._connection.h2.send_headers(self.id, list(headers), end_stream=end and not body)
         if body:
             self._connection.h2.send_data(self.id, body, end_stream=end)
-        self._connection.flush()
 
 
 class Http2(asyncio.Protocol):

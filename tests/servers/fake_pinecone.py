@@ -1,5 +1,7 @@
 """A fake Pinecone in one process: control plane and data plane, late readers, and every unkindness on request.
 
+As with the real one a port takes REST and gRPC, and of gRPC we speak upserts alone; rules and counts are the same.
+
 python -m tests.servers.fake_pinecone --port 0 --dimension 512 --cheap --latency 0.05
 """
 

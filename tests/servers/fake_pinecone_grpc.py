@@ -6,8 +6,8 @@ import math
 from typing import Any
 from urllib.parse import quote
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tests.servers.fake_http2 import Stream
 from tests.servers.fake_pinecone_answers import Outcome, cut
