@@ -105,6 +105,21 @@ async def test_no_whole_answer_is_an_error_and_the_next_one_goes_through(
     assert fake_pinecone.open == 0
 
 
+async def test_a_server_may_take_its_leave(fake_pinecone: FakePinecone) -> None:
+    """GOAWAY, as load balancers send it every few minutes: the answer is whole, and the next goes another way."""
+    fake_pinecone.script(rule("goaway"))
+    once = RetryConfig(max_retries=0)
+    index = pinecone.Pinecone(api_key="k", grpc_scheme="http", retry_config=once).index(
+        host=fake_pinecone.url, grpc=True
+    )
+    for each in "abc":
+        assert (
+            await asyncio.to_thread(index.upsert, vectors=[{**ONE, "id": each}], namespace="ns")
+        ).upserted_count == 1
+    assert list(fake_pinecone.vectors("ns")) == ["a", "b", "c"]
+    index.close()
+
+
 async def test_a_count_may_be_a_lie_by_either_road(upsert: Upsert, fake_pinecone: FakePinecone) -> None:
     """`partial` says how few it took, `swallow` that it took them."""
     fake_pinecone.script(rule("partial", on={"nth": 1}), rule("swallow", on={"nth": 2}))

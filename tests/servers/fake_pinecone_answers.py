@@ -38,7 +38,7 @@ class Outcome:
     said: Any = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     end: str = ""
-    """"reset": no answer at all but an RST; "half": the RST comes in the middle of the answer."""
+    """"reset": no answer but an RST; "half": in its middle comes the RST; "goaway": with it a farewell."""
 
     @property
     def is_html(self) -> bool:
@@ -92,6 +92,8 @@ async def after(outcome: Outcome, action: Action) -> Outcome:
             return CUT
         case "half_body":
             return replace(outcome, status=499, end="half")
+        case "goaway":
+            return replace(outcome, end="goaway")
         case "hang":
             await asyncio.sleep(action.get("seconds", 3600))
         case "malformed":
@@ -105,13 +107,16 @@ async def speak_json(request: web.Request, outcome: Outcome) -> web.StreamRespon
         answer = web.StreamResponse(headers={"content-length": str(len(outcome.body) + 50)})
         await answer.prepare(request)
         await answer.write(outcome.body)
-    if outcome.end:
+    if outcome.end in ("reset", "half"):
         cut(request.transport)
         return web.Response(status=499)
     kind = "application/json"
     if isinstance(outcome.said, str):
         kind = "text/html" if outcome.is_html else "text/plain"
-    return web.Response(body=outcome.body, status=outcome.status, content_type=kind, headers=outcome.headers)
+    whole = web.Response(body=outcome.body, status=outcome.status, content_type=kind, headers=outcome.headers)
+    if outcome.end == "goaway":
+        whole.force_close()
+    return whole
 
 
 def cut(transport: asyncio.BaseTransport | None) -> None:

@@ -14,7 +14,8 @@ from tests.servers.fake_pinecone_answers import Outcome, cut
 from tests.servers.fake_pinecone_world import Refused
 
 UPSERT = "/VectorService/Upsert"
-# What Google's table calls the HTTP status of each code, backwards: google/rpc/code.proto.
+# google/rpc/code.proto backwards; where several codes have one status, the one a server gives most. Too long a message
+# is OUT_OF_RANGE at a tonic server, and no code means that somebody should pay.
 CODES = {
     400: 3, 401: 16, 402: 8, 403: 7, 404: 5, 408: 4, 409: 6, 413: 11, 422: 3, 429: 8, 499: 1, 500: 13, 501: 12, 502: 14,
     503: 14, 504: 4,
@@ -66,11 +67,11 @@ def unwrap(body: bytes) -> bytes:
 
 def read_proto(message: bytes, cheap: bool) -> tuple[list[Any], str]:
     """The vectors as JSON would have them, and the namespace; of a benchmark's vectors their ids only."""
-    if cheap:
-        return read_ids(message)
     try:
+        if cheap:
+            return _read_ids(message)
         read = UpsertRequest.FromString(message)
-    except DecodeError as wrong:
+    except (DecodeError, IndexError) as wrong:
         raise Refused(f"failed to decode Protobuf message: {wrong}", 500) from None
     return [
         {"id": each.id, "values": list(each.values), "metadata": _plain_struct(each.metadata)} for each in read.vectors
@@ -100,7 +101,7 @@ def _plain_value(value: Any) -> Any:
     return None
 
 
-def read_ids(message: bytes) -> tuple[list[str], str]:
+def _read_ids(message: bytes) -> tuple[list[str], str]:
     """The first field of each vector, which writers put in the order of their numbers, and nothing else of it."""
     ids: list[str] = []
     at, end, namespace = 0, len(message), ""
@@ -116,7 +117,7 @@ def read_ids(message: bytes) -> tuple[list[str], str]:
         else:
             raise Refused("the cheap reader knows vectors that begin with their id, and the namespace")
     if at != end:
-        raise Refused("failed to decode Protobuf message: buffer underflow", 500)
+        raise IndexError("buffer underflow")
     return ids, namespace
 
 
@@ -140,6 +141,8 @@ def speak_grpc(stream: Stream, outcome: Outcome) -> None:
     if outcome.end == "reset":
         cut(stream.transport)
         return
+    if outcome.end == "goaway":
+        stream.say_goodbye()
     headers = [*outcome.headers.items()]
     if outcome.is_html or 300 <= outcome.status < 400:
         stream.send([(":status", str(outcome.status)), ("content-type", "text/html"), *headers], outcome.body)
