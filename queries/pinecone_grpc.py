@@ -81,7 +81,10 @@ class UpsertChannel:
 
         call = self._call(body, timeout=timeout_s, metadata=self._metadata)
         try:
-            return await call, _read_headers(await call.initial_metadata(), await call.trailing_metadata())
+            answer = await call
+            if answer is None:  # OK, and no message
+                raise malformed("it counts no records")
+            return answer, _read_headers(await call.initial_metadata(), await call.trailing_metadata())
         except AioRpcError as error:
             said = self._translate(error)
         # Raised outside the except block: the call holds the request, and must not hang on ours.
@@ -115,10 +118,10 @@ def classify_call(code: str, words: str, headers: Mapping[str, str], *, key: str
     """The one error that a status other than OK amounts to."""
     if code == "UNAVAILABLE" and _NEVER_SENT.search(words):
         return unreachable(code)
+    if code == "UNAVAILABLE" and _CUT_OFF.search(words):
+        return unanswered(code)
     if _ANSWER_TOO_LARGE.search(words):
         return malformed("it is larger than an answer can be")
-    if code not in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED") and _CUT_OFF.search(words):
-        return unanswered(code)
     status = _STATUS.get(code, 500)
     if found := _NO_GRPC.search(words):
         status = int(found[1])  # of something in between that speaks plain HTTP
