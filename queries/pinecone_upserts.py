@@ -109,10 +109,10 @@ class Upserts:
         road: GrpcRoad | None = None
         works = False
         try:
+            road = GrpcRoad(self._client, self._namespace, await self._client.open_channel())
             async with asyncio.timeout(TRY_S):
-                road = GrpcRoad(self._client, self._namespace, await self._client.open_channel())
                 await self._send(road, first)
-                works = True
+            works = True
         except Throttle:
             raise  # it is spoken, and asks to wait: nobody comes by another road instead
         except (CatchupError, TimeoutError):

@@ -224,7 +224,7 @@ async def test_a_switch_cut_off_before_the_file_is_finished_unpaid(served: Shell
 
 
 async def test_pinecone_is_switched_the_same_way(wired: Shell, bench: Bench, fake_pinecone: FakePinecone) -> None:
-    """In one index, whose dimension stays; catchup.toml is made where there was none. PINECONE_GRPC chooses the road."""
+    """In one index, whose dimension stays; catchup.toml is made where there was none. The second time over REST."""
     await _summarise(bench, 40)
     fake_pinecone.configure(dimension=512, lag_s=0.2)
     fake_pinecone.reset()
