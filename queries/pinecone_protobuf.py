@@ -1,7 +1,7 @@
 """Records and the count of them as Pinecone's gRPC has them, written by hand: the vectors are copied, never read.
 
-The messages are those of Pinecone's public db_data proto (read 2026-11-22). Google's own writer is given each
-number as a Python float: 17 us a record of 512 dimensions and five fields instead of 3.
+The messages are those that the SDK's own gRPC client writes (10.2.0, compared 2026-11-22). Google's writer is given
+each number as a Python float: 17 us a record of 512 dimensions and five fields instead of 3.
 
     message Vector { string id = 1; repeated float values = 2; google.protobuf.Struct metadata = 3; }
     message UpsertRequest { repeated Vector vectors = 1; string namespace = 2; }

@@ -164,6 +164,14 @@ async def test_one_bad_record_is_a_data_fault(space: PineconeSpace, fake_pinecon
     assert caught.value.reason == "all_zero"
 
 
+async def test_a_server_that_takes_its_leave_costs_nothing(space: PineconeSpace, fake_pinecone: FakePinecone) -> None:
+    """A connection that is closed in peace, as gateways do every hour or so, is replaced without a fault."""
+    fake_pinecone.script(rule("goaway", on={"item": "upsert", "every": 2}))
+    for n in range(20):
+        await space.put(records(3 + n))
+    assert fake_pinecone.requests["upsert"] == 20
+
+
 async def test_another_dimension_stops_the_run(space: PineconeSpace) -> None:
     """No record is blamed for a model that does not fit the index."""
     with pytest.raises(Misconfigured) as caught:
