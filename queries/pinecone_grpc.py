@@ -26,7 +26,7 @@ UPSERT = "/VectorService/Upsert"
 CONNECT_MS = 5_000
 
 # Read once, when the package is loaded. Its C core writes to stderr, under the screen, and wants to be told of forks.
-_QUIET = {"GRPC_VERBOSITY": "NONE", "GRPC_TRACE": "", "GLOG_minloglevel": "3", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+_QUIET = {"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 _OPTIONS = (
     # One attempt is one request, and nobody but the index is asked how to call it; its key passes no proxy, as by REST.
     ("grpc.enable_retries", 0),
