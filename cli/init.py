@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 app = new_app("Look at a database and write catchup.toml and .env for it.")
 _GIVEN = (
     *("DATABASE_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
-    *("PINECONE_API_KEY", "PINECONE_INDEX_HOST", "PINECONE_CONTROLLER_HOST", "PINECONE_GRPC"),
+    *("PINECONE_API_KEY", "PINECONE_INDEX_HOST", "PINECONE_CONTROLLER_HOST"),
 )
 _DRAFTS_MOST = 3  # of each job
 
