@@ -172,4 +172,5 @@ def open_space(settings: Settings, target: Target, road: Road, allow_hosts: Iter
         namespace=embedding.namespace,
         allow_hosts={*settings.allow_hosts, *allow_hosts},
         timeout_s=settings.limits.call_timeout,
+        over_grpc=settings.pinecone_grpc,
     )

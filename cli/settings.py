@@ -66,6 +66,7 @@ class Settings(Strict):
     pinecone_api_key: Secret | None = None
     pinecone_index_host: Annotated[str, AfterValidator(project.check_url)] | None = None
     pinecone_controller_host: Annotated[str, AfterValidator(project.check_url)] | None = None
+    pinecone_grpc: bool = True
     broker_url: Annotated[Secret, AfterValidator(check_broker_url)] | None = None
     state_dir: Path = Field(default_factory=lambda: project.default_state_dir(os.environ))
     model: str | None = None
@@ -101,6 +102,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "PINECONE_API_KEY": ("pinecone_api_key",),
     "PINECONE_INDEX_HOST": ("pinecone_index_host",),
     "PINECONE_CONTROLLER_HOST": ("pinecone_controller_host",),
+    "PINECONE_GRPC": ("pinecone_grpc",),
     "BROKER_URL": ("broker_url",),
     "CATCHUP_MODEL": ("model",),
     "CATCHUP_MAX_COST_RUN": ("limits", "max_cost_run"),
@@ -182,6 +184,8 @@ def _explain(item: dict[str, Any], names: Mapping[tuple[str, ...], str]) -> list
         return [f"{name}: no such key; {_nearest(place[-1], _keys_beside(place))}"]
     if item["type"] == "string_pattern_mismatch":
         message = (MEANT | MEANT_OF_QUEUE).get(item["ctx"]["pattern"], _NO_NAME)
+    if item["type"] == "bool_parsing":
+        message = "neither on nor off"
     if item["type"] == "missing":
         message = "missing; add it"
     return [f"{name}: {message}"]

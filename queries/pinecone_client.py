@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -20,6 +21,7 @@ from pinecone.errors.exceptions import ApiError
 
 from queries.errors import CatchupError, RunFatal, Transient
 from queries.pinecone_errors import SERVICE, classify, malformed, worst
+from queries.pinecone_grpc import UpsertChannel
 from queries.pinecone_hosts import CONTROLLER, check_host, check_key
 
 AT_ONCE = 8
@@ -56,6 +58,7 @@ class PineconeClient:
         self._controller_host = check_host(controller_host or CONTROLLER, api_key, allow_hosts)
         self._controller: AsyncPinecone | None = None
         self._index: AsyncIndex | None = None
+        self._address = ""
         self._opening, self._slots = asyncio.Lock(), asyncio.Semaphore(AT_ONCE)
         silence_loggers()
 
@@ -63,8 +66,19 @@ class PineconeClient:
         """The data plane of the index; without a host of ours the control plane is asked for it once."""
         async with self._opening:
             if self._index is None:
-                self._index = self._open_index(self.host or await self._find_host())
+                self._address = self.host or await self._find_host()
+                self._index = self._open_index(self._address)
             return self._index
+
+    async def may_speak_grpc(self) -> bool:
+        """A server that keeps its indexes under paths does not: gRPC's paths begin at the root."""
+        await self.index()
+        return urlsplit(self._address).path in ("", "/")
+
+    async def open_channel(self) -> UpsertChannel:
+        """The caller's to close."""
+        await self.index()
+        return UpsertChannel(self._address, self._key)
 
     def controller(self) -> AsyncPinecone:
         if self._controller is None:

@@ -104,9 +104,17 @@ def classify_exception(exception: BaseException | None) -> CatchupError:
         what = "Pinecone's client refuses to send the request."
         return Misconfigured(what, service=SERVICE, code=name, fix="Check PINECONE_API_KEY and the names.")
     if _NEVER_SENT & names:
-        return Unreachable("No connection to Pinecone could be made.", service=SERVICE, code=name)
+        return unreachable(name)
+    return unanswered(name)
+
+
+def unreachable(code: str) -> Unreachable:
+    return Unreachable("No connection to Pinecone could be made.", service=SERVICE, code=code)
+
+
+def unanswered(code: str) -> UnknownOutcome:
     what = "The request to Pinecone went out and no whole answer came back."
-    return UnknownOutcome(what, service=SERVICE, code=name)
+    return UnknownOutcome(what, service=SERVICE, code=code)
 
 
 def malformed(what: str) -> Transient:

@@ -1,4 +1,4 @@
-"""One namespace of a Pinecone index as a VectorSpace, over Pinecone's own asyncio client.
+"""One namespace of a Pinecone index as a VectorSpace, over Pinecone's own asyncio client and, for upserts, gRPC.
 
 Readers of Pinecone see a write late. The answer to a write names its place in the namespace's log, and the answer to a
 query how far the log is visible (docs.pinecone.io, check data freshness, read 2026-11-21), so `seen` need not fetch
@@ -7,23 +7,22 @@ every vector back: the log tells that a request is visible, and one id of it, fe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import orjson
 from pinecone import AsyncIndex, ServerlessSpec
-from pinecone.models.response_info import ResponseInfo
 from pinecone.models.vectors.responses import ListResponse, QueryResponse
 
-from queries.errors import CatchupError, Misconfigured, Transient
-from queries.pinecone_bodies import Packed, is_id, pack
-from queries.pinecone_client import AT_ONCE, PineconeClient, all_of, unless
-from queries.pinecone_errors import ALREADY_THERE, INDEX_ABSENT, NAMESPACE_ABSENT, SERVICE, malformed, worst
+from queries.errors import Misconfigured
+from queries.pinecone_bodies import Packed
+from queries.pinecone_client import PineconeClient, all_of, unless
+from queries.pinecone_errors import ALREADY_THERE, INDEX_ABSENT, NAMESPACE_ABSENT, SERVICE, malformed
 from queries.pinecone_hosts import check_names
+from queries.pinecone_records import is_id
+from queries.pinecone_upserts import Upserts
 from queries.vectors import Match, SpaceFacts, Value, VectorRecord
 
 PAGE = 100
@@ -63,6 +62,7 @@ class PineconeSpace:
         allow_hosts: Collection[str] = (),
         timeout_s: float = 30.0,
         controller_host: str | None = None,
+        over_grpc: bool = True,
     ) -> None:
         check_names(index, namespace)
         self.where = f"index {index}, namespace {namespace or _DEFAULT}"
@@ -75,6 +75,7 @@ class PineconeSpace:
             allow_hosts=allow_hosts,
             timeout_s=timeout_s,
         )
+        self._upserts = Upserts(self._client, self._namespace, self._remember, over_grpc=over_grpc)
         self._metric = ""
         self._written: dict[str, _Written] = {}
         self._visible = -1
@@ -113,26 +114,7 @@ class PineconeSpace:
             )
 
     async def put(self, records: Sequence[VectorRecord]) -> None:
-        await self._client.index()
-        bodies = pack(records, self._namespace)
-        failures: list[CatchupError] = []
-
-        async def send_some() -> None:
-            while not failures:
-                try:
-                    packed = next(bodies, None)
-                    if packed is None:
-                        return
-                    await self._send(packed)
-                except CatchupError as error:
-                    failures.append(error)
-
-        # The others end what they have begun: a request cut off would only be one more whose outcome is unknown.
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(records))):
-                group.create_task(send_some())
-        if failures:
-            raise worst(failures).with_traceback(None)  # the traceback would keep the bodies alive
+        await self._upserts.put(records)
 
     async def seen(self, ids: Sequence[str]) -> frozenset[str]:
         wanted = {each: self._written.get(each) for each in ids if is_id(each)}
@@ -190,6 +172,7 @@ class PineconeSpace:
         return [Match(each.id, sign * each.score, each.metadata or {}) for each in found.matches]
 
     async def close(self) -> None:
+        await self._upserts.close()
         await self._client.close()
 
     async def _create_index(self, dimension: int) -> None:
@@ -215,14 +198,6 @@ class PineconeSpace:
     async def _sample(self, index: AsyncIndex) -> tuple[str, ...]:
         page = await self._list(index, SAMPLE, None)
         return tuple(each.id for each in page.vectors if each.id is not None)
-
-    async def _send(self, packed: Packed) -> None:
-        response = await self._client.post("/vectors/upsert", packed.body)
-        taken = _read_count(response.content)
-        if taken != len(packed.ids):
-            what = f"Pinecone acknowledged fewer records than were sent ({taken} of {len(packed.ids)})."
-            raise Transient(what, service=SERVICE, code="short_count")
-        self._remember(packed, ResponseInfo(raw_headers=dict(response.headers)).lsn_committed)
 
     def _remember(self, packed: Packed, lsn: int | None) -> None:
         self._probe = packed.vector
@@ -276,13 +251,3 @@ def _by_url(ids: Iterable[str]) -> Iterator[list[str]]:
         size += cost
     if some:
         yield some
-
-
-def _read_count(body: bytes) -> int:
-    try:
-        taken = orjson.loads(body)["upsertedCount"]
-    except (ValueError, KeyError, TypeError):
-        raise malformed("it counts no records") from None
-    if not isinstance(taken, int) or isinstance(taken, bool):
-        raise malformed("its count is no number")
-    return taken

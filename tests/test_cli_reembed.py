@@ -224,7 +224,7 @@ async def test_a_switch_cut_off_before_the_file_is_finished_unpaid(served: Shell
 
 
 async def test_pinecone_is_switched_the_same_way(wired: Shell, bench: Bench, fake_pinecone: FakePinecone) -> None:
-    """In one index, whose dimension stays; catchup.toml is made where there was none."""
+    """In one index, whose dimension stays; catchup.toml is made where there was none. The second time over REST."""
     await _summarise(bench, 40)
     fake_pinecone.configure(dimension=512, lag_s=0.2)
     fake_pinecone.reset()
@@ -238,6 +238,8 @@ async def test_pinecone_is_switched_the_same_way(wired: Shell, bench: Bench, fak
     assert (refused["exit"], "holds 512 dimensions" in refused["headline"]) == (10, True), refused["all"]
     assert bench.fake.world.requests == requests
     assert list(next(iter(fake_pinecone.indexes.values())).namespaces) == ["", "llm-summaries"]
+    by_grpc = fake_pinecone.requests["upsert"]
+    wired.env["PINECONE_GRPC"] = "off"
     switched = await _reembed(wired, "--dimensions", "512", "--switch")
     assert switched["exit"] == 0, switched["all"]
     assert tomllib.loads(_toml(wired)) == {"targets": {"summaries": switched["switched"]}}
@@ -246,6 +248,7 @@ async def test_pinecone_is_switched_the_same_way(wired: Shell, bench: Bench, fak
     await _vectorize(wired)
     found = await _difference(wired)
     assert (found["good"], found["exit"]) == (40, 0)
+    assert fake_pinecone.requests["upsert"] > by_grpc == fake_pinecone.grpc_upserts > 0
 
 
 @pytest.mark.parametrize(

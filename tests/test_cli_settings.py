@@ -56,6 +56,7 @@ BAD_ENVIRONMENT = [
     pytest.param({"OPENAI_API_KEY": '"sk-x"'}, "OPENAI_API_KEY", "quotes", id="quotes kept"),
     pytest.param({"CATCHUP_MAX_COST_DAY": "lots"}, "CATCHUP_MAX_COST_DAY", "US dollars", id="money"),
     pytest.param({"CATCHUP_MAX_COST_RUN": "0"}, "CATCHUP_MAX_COST_RUN", "nothing", id="ceiling of nothing"),
+    pytest.param({"PINECONE_GRPC": "rest"}, "PINECONE_GRPC", "neither on nor off", id="switch"),
     pytest.param({"CATCHUP_DB_LOAD": "2"}, "CATCHUP_DB_LOAD", "between 0 and 1", id="share"),
     pytest.param({"CATCHUP_MAX_OUTAGE": "ten"}, "CATCHUP_MAX_OUTAGE", "10m", id="duration"),
     pytest.param({"CATCHUP_MAX_COST_DYA": "5"}, "CATCHUP_MAX_COST_DYA", "CATCHUP_MAX_COST_DAY", id="typo in a ceiling"),

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queries.errors import DataRejected, Misconfigured
-from queries.pinecone_bodies import BYTES_MOST, METADATA_MOST, RECORDS_MOST, encode_metadata, encode_record, pack
+from queries.errors import DataRejected, Misconfigured, Transient
+from queries.pinecone_bodies import BYTES_MOST, RECORDS_MOST, Form, JsonForm, encode_record, pack
+from queries.pinecone_protobuf import ProtobufForm, read_count
+from queries.pinecone_records import METADATA_MOST, keep_metadata
 from queries.vectors import VectorRecord
+from tests.servers.fake_pinecone_grpc import UpsertRequest, UpsertResponse
+
+FORMS = (JsonForm, ProtobufForm)
+both_forms = pytest.mark.parametrize("form", FORMS)
 
 
 def values(*numbers: float) -> bytes:
@@ -25,55 +33,93 @@ def records(count: int, size: int = 0) -> list[VectorRecord]:
     return [VectorRecord(f"v{n:05}", values(1.0, n), {"t": "x" * size} if size else {}) for n in range(count)]
 
 
+def read(body: bytes) -> tuple[list[VectorRecord], str]:
+    """By readers that are not ours: what the records were, and their namespace."""
+    if body.startswith(b"{"):
+        told = json.loads(body)
+        sent = [(each["id"], each["values"], each.get("metadata", {})) for each in told["vectors"]]
+        namespace = told.get("namespace", "")
+    else:
+        message = UpsertRequest.FromString(body)
+        assert len(message.SerializeToString()) == len(body)
+        sent = [(each.id, each.values, MessageToDict(each.metadata)) for each in message.vectors]
+        namespace = message.namespace
+    return [VectorRecord(id_, np.array(some, "<f4").tobytes(), metadata) for id_, some, metadata in sent], namespace
+
+
 def test_a_body_is_the_request_of_the_api() -> None:
-    """Ids, values, metadata and namespace stand where the API wants them."""
-    body = next(pack([VectorRecord('a"b', values(0.5, -2.0), {"t": "é", "n": 3, "tags": ["x"], "ok": True})], "ns"))
-    assert json.loads(body.body) == {
-        "vectors": [{"id": 'a"b', "values": [0.5, -2.0], "metadata": {"t": "é", "n": 3, "tags": ["x"], "ok": True}}],
+    """Over REST, ids, values, metadata and namespace stand where the API wants them."""
+    body = next(pack([VectorRecord('a"b', values(0.5, -2.0), {"t": "é"})], JsonForm("ns"))).body
+    assert json.loads(body) == {
+        "vectors": [{"id": 'a"b', "values": [0.5, -2.0], "metadata": {"t": "é"}}],
         "namespace": "ns",
     }
-    assert json.loads(next(pack(records(1), "")).body) == {"vectors": [{"id": "v00000", "values": [1.0, 0.0]}]}
+    assert json.loads(next(pack(records(1), JsonForm(""))).body) == {
+        "vectors": [{"id": "v00000", "values": [1.0, 0.0]}]
+    }
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
-def test_every_bit_of_a_vector_survives(numbers: list[float]) -> None:
-    """The shortest digits read back as the very same float32."""
-    sent = encode_record(VectorRecord("a", values(*numbers)))
-    assert np.array(orjson.loads(sent)["values"], "<f4").tobytes() == values(*numbers)
+FIELDS = st.one_of(
+    st.text(max_size=300),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(st.text(max_size=200), max_size=4),
+)
 
 
+@both_forms
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=70),
+    st.dictionaries(st.text(max_size=150), FIELDS, max_size=5),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=200),
+)
+def test_a_record_is_read_as_it_was_written(
+    form: type[Form], numbers: list[float], metadata: dict[str, Any], namespace: str
+) -> None:
+    """Every bit of a vector, every text, number and truth, whatever the lengths of all of it."""
+    sent = [VectorRecord("a" * len(numbers), values(*numbers), metadata), VectorRecord("b", values(*numbers), {})]
+    (body,) = pack(sent, form(namespace))  # type: ignore[call-arg]
+    assert read(body.body) == (sent, namespace)
+
+
+@both_forms
 @pytest.mark.parametrize("size", [0, 500, 3_000, 30_000, 39_980])
-def test_requests_are_full_and_never_over(size: int) -> None:
+def test_requests_are_full_and_never_over(form: Any, size: int) -> None:
     """At most 1,000 records and 2,000,000 bytes; one record more would not have fitted; none lost, order kept."""
     sent = records(2_300 if size < 1_000 else 150, size)
-    bodies = list(pack(sent, "ns"))
+    bodies = list(pack(sent, form("ns")))
     assert [each for body in bodies for each in body.ids] == [record.id for record in sent]
-    piece = len(encode_record(sent[0])) + 1
+    piece = len(encode_record(sent[0], form("ns"))) + 1
     for body in bodies:
         assert len(body.body) <= BYTES_MOST
         assert len(body.ids) <= RECORDS_MOST
-        assert [each["id"] for each in json.loads(body.body)["vectors"]] == list(body.ids)
+        assert [each.id for each in read(body.body)[0]] == list(body.ids)
     for body in bodies[:-1]:
         assert len(body.ids) == RECORDS_MOST or len(body.body) + piece + 8 > BYTES_MOST
 
 
-def test_the_limit_is_met_to_the_byte() -> None:
+@both_forms
+def test_the_limit_is_met_to_the_byte(form: Any) -> None:
     """A body of exactly 2,000,000 bytes is one request; a byte more makes two."""
-    most = records(51, 39_000)
-    room = BYTES_MOST - len(next(pack([*most, VectorRecord("w", values(1.0), {"t": "x"})], "")).body)
+    most, some = records(51, 39_000), 300
+    room = BYTES_MOST - len(next(pack([*most, VectorRecord("w", values(1.0), {"t": "x" * some})], form(""))).body)
     for extra, requests in ((0, 1), (1, 2)):
-        bodies = list(pack([*most, VectorRecord("w", values(1.0), {"t": "x" * (1 + room + extra)})], ""))
+        bodies = list(pack([*most, VectorRecord("w", values(1.0), {"t": "x" * (some + room + extra)})], form("")))
         assert len(bodies) == requests
         assert requests == 2 or len(bodies[0].body) == BYTES_MOST
 
 
-def test_nulls_are_dropped() -> None:
+@both_forms
+def test_nulls_are_dropped(form: Any) -> None:
     """Pinecone refuses null; a column without a value is simply not there."""
     nothing: Any = None
-    assert encode_metadata("a", {"t": "x", "channel": nothing}) == b'{"t":"x"}'
-    assert b"metadata" not in encode_record(VectorRecord("a", values(1.0), {"t": nothing}))
+    assert keep_metadata("a", {"t": "x", "channel": nothing}) == {"t": "x"}
+    bare = VectorRecord("a", values(1.0), {})
+    assert encode_record(VectorRecord("a", values(1.0), {"t": nothing}), form("")) == encode_record(bare, form(""))
 
 
+@both_forms
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -97,10 +143,10 @@ def test_nulls_are_dropped() -> None:
         "id not ascii", "id with nul", "id empty", "id long",
     ],
 )  # fmt: skip
-def test_what_pinecone_would_refuse_is_named_before_it_is_sent(record: VectorRecord, reason: str) -> None:
+def test_what_pinecone_would_refuse_is_named_before_it_is_sent(form: Any, record: VectorRecord, reason: str) -> None:
     """The error names the record, so that its neighbours are spared."""
     with pytest.raises(DataRejected) as caught:
-        list(pack([VectorRecord("good", values(1.0)), record], ""))
+        list(pack([VectorRecord("good", values(1.0)), record], form("")))
     assert caught.value.reason == reason
     assert repr(record.id[:80]) in caught.value.what
 
@@ -108,7 +154,7 @@ def test_what_pinecone_would_refuse_is_named_before_it_is_sent(record: VectorRec
 def test_two_records_of_one_id_are_refused() -> None:
     """One would overwrite the other: the id template does not name each row."""
     with pytest.raises(Misconfigured, match="v00001"):
-        list(pack([*records(3), VectorRecord("v00001", values(3.0))], ""))
+        list(pack([*records(3), VectorRecord("v00001", values(3.0))], JsonForm("")))
 
 
 @given(
@@ -118,20 +164,30 @@ def test_two_records_of_one_id_are_refused() -> None:
 def test_metadata_are_shortened_by_whole_characters(texts: dict[str, str], number: int) -> None:
     """At most 40,000 bytes; each text is a beginning of what it was, and nothing is shortened without need."""
     given_whole: dict[str, Any] = {**texts, "n": number}
-    sent = encode_metadata("a", given_whole)
-    assert len(sent) <= METADATA_MOST
-    read = json.loads(sent)
-    assert read.keys() == given_whole.keys()
-    assert all(texts[name].startswith(read[name]) for name in texts)
+    kept: Any = keep_metadata("a", given_whole)
+    size = len(orjson.dumps(kept))
+    assert size <= METADATA_MOST
+    assert kept.keys() == given_whole.keys()
+    assert all(texts[name].startswith(kept[name]) for name in texts)
     if len(orjson.dumps(given_whole)) <= METADATA_MOST:
-        assert read == given_whole
+        assert kept == given_whole
     else:
-        assert len(sent) > METADATA_MOST - 12
+        assert size > METADATA_MOST - 12
 
 
 def test_the_longest_text_is_shortened_first() -> None:
     """The title stays whole when the transcript is what is long."""
-    read = json.loads(encode_metadata("a", {"title": "A title", "text": "é" * 30_000, "n": 1}))
-    assert read["title"] == "A title"
-    assert set(read["text"]) == {"é"}
-    assert 19_900 < len(read["text"]) < 20_000
+    kept: Any = keep_metadata("a", {"title": "A title", "text": "é" * 30_000, "n": 1})
+    assert kept["title"] == "A title"
+    assert set(kept["text"]) == {"é"}
+    assert 19_900 < len(kept["text"]) < 20_000
+
+
+@given(st.integers(0, 2**32 - 1), st.binary(max_size=60))
+def test_the_count_is_read_and_nothing_else_is_taken_for_one(count: int, junk: bytes) -> None:
+    """What Google's writer wrote, with fields of next year beside it; junk is no answer or another one."""
+    answer = UpsertResponse(upserted_count=count).SerializeToString()
+    assert read_count(answer) == count
+    assert read_count(b"\x12\x02ok" + answer + b"\x1d1234\x2112345678\x28\x05") == count
+    with suppress(Transient):
+        assert read_count(junk) >= 0

@@ -110,12 +110,14 @@ def test_names_that_pinecone_does_not_have_are_refused(names: dict[str, str]) ->
         open_space("http://127.0.0.1:1", **names)
 
 
+@pytest.mark.parametrize("over_grpc", [True, False], ids=["grpc", "rest"])
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_redirects_are_never_followed(fake_pinecone: FakePinecone, status: int) -> None:
+async def test_redirects_are_never_followed(fake_pinecone: FakePinecone, status: int, over_grpc: bool) -> None:
     """Neither key nor vectors travel on: the second server is not asked at all."""
     async with FakePinecone() as other:
+        space = open_space(fake_pinecone.url, over_grpc=over_grpc)
+        await space.put(ONE)
         fake_pinecone.script(rule("redirect", status=status, location=other.url + "/vectors/upsert"))
-        space = open_space(fake_pinecone.url)
         with pytest.raises(Misconfigured, match="redirects"):
             await space.put(ONE)
         assert not other.requests
@@ -145,10 +147,12 @@ async def test_nothing_is_logged(fake_pinecone: FakePinecone, caplog: pytest.Log
     assert [record for record in caplog.records if record.name.startswith(("pinecone", "http"))] == []
 
 
-async def test_an_error_keeps_no_body_alive(fake_pinecone: FakePinecone) -> None:
+@pytest.mark.parametrize("over_grpc", [True, False], ids=["grpc", "rest"])
+async def test_an_error_keeps_no_body_alive(fake_pinecone: FakePinecone, over_grpc: bool) -> None:
     """Two megabytes hang on the client's exception; ours has neither cause nor context."""
+    space = open_space(fake_pinecone.url, over_grpc=over_grpc)
+    await space.put(ONE)
     fake_pinecone.script(rule("status", status=500))
-    space = open_space(fake_pinecone.url)
     with pytest.raises(Transient) as caught:
         await space.put(ONE)
     assert caught.value.__cause__ is None

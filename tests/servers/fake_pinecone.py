@@ -1,5 +1,7 @@
 """A fake Pinecone in one process: control plane and data plane, late readers, and every unkindness on request.
 
+As with the real one a port takes REST and gRPC, and of gRPC we speak upserts alone; rules and counts are the same.
+
 python -m tests.servers.fake_pinecone --port 0 --dimension 512 --cheap --latency 0.05
 """
 
@@ -10,8 +12,6 @@ import asyncio
 import base64
 import json
 import math
-import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,10 +24,12 @@ import orjson
 import pytest
 from aiohttp import web
 
+from tests.servers.fake_http2 import Door, Stream
 from tests.servers.fake_limits import Meter
+from tests.servers.fake_pinecone_answers import Action, Answer, Call, Outcome, after, before, speak_json
+from tests.servers.fake_pinecone_grpc import UPSERT, read_proto, speak_grpc, unwrap
 from tests.servers.fake_pinecone_world import (
     BYTES_MOST,
-    CHEAP,
     LSN_HEADERS,
     MONTHLY,
     PER_SECOND,
@@ -38,6 +40,7 @@ from tests.servers.fake_pinecone_world import (
     Stored,
     check_id,
     plain,
+    read_json,
     read_records,
     shown,
 )
@@ -63,11 +66,13 @@ class Settings:
     """Keeps ids only and looks at nothing else: a server for benchmarks."""
     key: str = ""
     """When set, any other key is answered 401."""
+    grpc: str = "on"
+    """gRPC at the same port: "on", "off" (a server of HTTP/1.1 only), or "mute" (it is let in and never answered)."""
     page: int = 100
     seed: int = 1
 
 
-Answer = tuple[dict[str, Any], dict[str, str]]
+Read = Callable[[bytes, bool], tuple[list[Any], str]]
 
 
 class FakePinecone:
@@ -98,7 +103,7 @@ class FakePinecone:
         self.sizes: list[int] = []
         self.counts: list[int] = []
         self.seen: list[tuple[str, dict[str, str]]] = []
-        self.records_written = self.open = self.max_open = self.longest_url = 0
+        self.records_written = self.grpc_upserts = self.open = self.max_open = self.longest_url = 0
         for each in self.rules:
             each.used = 0
 
@@ -136,49 +141,74 @@ class FakePinecone:
         app.router.add_route("*", "/{rest:.*}", self._handler("unknown"))
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=4096).start()
-        self.port = self._runner.addresses[0][1]
+        assert self._runner.server is not None
+        self._door = Door(self._runner.server, self._handle_grpc, lambda: self.settings.grpc)
+        self.port = await self._door.open(self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._door.close()
         await self._runner.cleanup()
 
     def _handler(self, operation: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            self.requests[operation] += 1
-            self.open += 1
-            self.max_open = max(self.max_open, self.open)
-            self.longest_url = max(self.longest_url, len(request.raw_path))
-            if len(self.seen) < 100:
-                self.seen.append((request.raw_path, {k.lower(): v for k, v in request.headers.items()}))
-            try:
-                answer = await self._meet(request, operation)
-                self.statuses[answer.status] += 1
-                return answer
-            finally:
-                self.open -= 1
+            def work(body: bytes, action: Action) -> Answer:
+                return OPERATIONS[operation](self, request, body, action)
+
+            made = 201 if operation in ("create_index", "create_namespace") else 200
+            call = Call(operation, request.raw_path, request.headers, request.read, work, made)
+            return await speak_json(request, await self._take(call))
 
         return handle
 
-    async def _meet(self, request: web.Request, operation: str) -> web.StreamResponse:
-        body = await request.read()
-        if self.settings.key and request.headers.get("api-key") != self.settings.key:
-            return web.Response(text=f"Invalid API Key {request.headers.get('api-key')}", status=401)
-        number = self.requests[operation]
-        met = Meeting(number, operation, number, number)
-        action = next((r.action for r in self.rules if r.meets(self.settings.seed, met)), {"kind": "answer"})
+    async def _handle_grpc(self, stream: Stream) -> None:
+        def upsert(body: bytes, action: Action) -> Answer:
+            return self._store(self._index(self.settings.index), unwrap(body), read_proto, action)
+
+        def unknown(_: bytes, __: Action) -> Answer:
+            raise Refused("", 501)  # without words, as tonic does
+
+        path = stream.headers[":path"]
+        operation, work = ("upsert", upsert) if path == UPSERT else ("unknown", unknown)
+        self.grpc_upserts += path == UPSERT
+        speak_grpc(stream, await self._take(Call(operation, path, stream.headers, stream.read, work)))
+
+    async def _take(self, call: Call) -> Outcome:
+        """One request by either road: counted, met by the rules, and done or not."""
+        self.requests[call.operation] += 1
+        self.open += 1
+        self.max_open = max(self.max_open, self.open)
+        self.longest_url = max(self.longest_url, len(call.path))
+        if len(self.seen) < 100:
+            self.seen.append((call.path, {k.lower(): v for k, v in call.headers.items()}))
+        try:
+            outcome = await self._meet(call)
+            self.statuses[outcome.status] += 1
+            return outcome
+        finally:
+            self.open -= 1
+
+    async def _meet(self, call: Call) -> Outcome:
+        number = self.requests[call.operation]  # of its coming, not of the end of its body
+        body = await call.read()
+        if self.settings.key and call.headers.get("api-key") != self.settings.key:
+            return Outcome(401, f"Invalid API Key {call.headers.get('api-key')}")
+        met = Meeting(number, call.operation, number, number)
+        action: Action = next((r.action for r in self.rules if r.meets(self.settings.seed, met)), {"kind": "answer"})
         if self.settings.latency:
             await asyncio.sleep(self.settings.latency)
-        if action["kind"] in BEFORE:
-            return await BEFORE[action["kind"]](self, request, action)
+        if (ended := await before(action)) is not None:
+            return ended
         try:
-            self._admit(operation)
-            said, headers = OPERATIONS[operation](self, request, body, action)
+            self._admit(call.operation)
+            said, headers = call.work(body, action)
         except Refused as refused:
-            return self._refuse(str(refused), refused.status, refused.code)
+            return self._refuse(refused)
         except (ValueError, KeyError, TypeError) as wrong:
-            return self._refuse(f"Bad request: {wrong!r}", 400)
-        return await self._after(request, action, said, headers)
+            return self._refuse(Refused(f"Bad request: {wrong!r}"))
+        extra: dict[str, str] = action.get("headers", {})
+        headers |= {"x-pinecone-request-id": "fake-1", **extra}
+        return await after(Outcome(call.success, said, headers), action)
 
     def _admit(self, operation: str) -> None:
         if operation != "upsert":
@@ -189,63 +219,21 @@ class FakePinecone:
             raise Refused(PER_SECOND, 429, 8)
         self.meter.take(1)
 
-    def _refuse(self, message: str, status: int, code: int = 3) -> web.Response:
+    def _refuse(self, refused: Refused) -> Outcome:
+        message = str(refused)
         wait = {"retry-after": str(math.ceil(self.meter.wait_s(1)) or 1)} if message == PER_SECOND else {}
-        return web.json_response({"code": code, "message": message, "details": []}, status=status, headers=wait)
+        return Outcome(refused.status, {"code": refused.code, "message": message, "details": []}, wait)
 
-    async def _after(
-        self, request: web.Request, action: dict[str, Any], said: dict[str, Any], headers: dict[str, str]
-    ) -> web.StreamResponse:
-        """The work is done; what becomes of the answer?"""
-        whole = orjson.dumps(said)
-        match action["kind"]:
-            case "reset":
-                return cut(request)
-            case "half_body":
-                answer = web.StreamResponse(headers={"content-length": str(len(whole) + 50)})
-                await answer.prepare(request)
-                await answer.write(whole)
-                return cut(request)
-            case "hang":
-                await asyncio.sleep(action.get("seconds", 3600))
-            case "malformed":
-                whole = action.get("body", '{"upsertedCou').encode()
-        return web.Response(
-            body=whole,
-            content_type="application/json",
-            headers=headers | {"x-pinecone-request-id": "fake-1", **action.get("headers", {})},
-            status=201 if request.path.endswith(("/indexes", "/namespaces")) and request.method == "POST" else 200,
-        )
+    def _named(self, request: web.Request) -> Index:
+        return self._index(request.match_info.get("index", self.settings.index))
 
-    async def _status(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
-        body, headers = action.get("body", ""), {str(k): str(v) for k, v in action.get("headers", {}).items()}
-        if isinstance(body, dict | list):
-            return web.json_response(body, status=action["status"], headers=headers)
-        kind = "text/html" if body.lstrip().startswith("<") else "text/plain"
-        return web.Response(text=body, status=action["status"], content_type=kind, headers=headers)
-
-    async def _throttle(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
-        said = {"code": 8, "message": PER_SECOND, "details": []}
-        return web.json_response(said, status=429, headers={"retry-after": str(action.get("retry_after", 1))})
-
-    async def _month(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response({"code": 8, "message": MONTHLY, "details": []}, status=429)
-
-    async def _redirect(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
-        return web.Response(status=action.get("status", 307), headers={"location": action["location"]})
-
-    async def _ignore(self, _: web.Request, action: dict[str, Any]) -> web.StreamResponse:
-        await asyncio.sleep(action.get("seconds", 3600))
-        return web.Response(status=504)
-
-    def _index(self, request: web.Request) -> Index:
-        name = request.match_info.get("index", self.settings.index)
+    def _index(self, name: str) -> Index:
         if name not in self.indexes:
             raise Refused(f"Resource {name} not found", 404, 5)
         return self.indexes[name]
 
     def _reader(self, request: web.Request, namespace: str) -> tuple[Index, Namespace]:
-        index = self._index(request)
+        index = self._named(request)
         found = index.namespaces.get(plain(namespace)) or Namespace()
         found.settle(self.clock())
         return index, found
@@ -260,23 +248,20 @@ class FakePinecone:
         found.settle(self.clock())
         return self._lsn(0, lsn)
 
-    def _upsert(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _upsert(self, request: web.Request, body: bytes, action: Action) -> Answer:
+        return self._store(self._named(request), body, read_json, action)
+
+    def _store(self, index: Index, body: bytes, read: Read, action: Action) -> Answer:
         if len(body) > BYTES_MOST:
             said = f"Error, message length too large: found {len(body)} bytes, the limit is: {BYTES_MOST} bytes"
             raise Refused(said, 413, 11)
-        index = self._index(request)
-        read: Any = CHEAP.decode(body) if self.settings.cheap else orjson.loads(body)
-        sent = read.vectors if self.settings.cheap else read["vectors"]
+        sent, namespace = read(body, self.settings.cheap)
         if not 1 <= len(sent) <= RECORDS_MOST:
             raise Refused(f"The number of vectors must be between 1 and {RECORDS_MOST}, got {len(sent)}")
         self.sizes.append(len(body))
         self.counts.append(len(sent))
         changes: dict[str, Stored | None]
-        if self.settings.cheap:
-            nothing, namespace = Stored(), read.namespace
-            changes = {each.id: nothing for each in sent}
-        else:
-            changes, namespace = read_records(read, index), read.get("namespace", "")
+        changes = dict.fromkeys(sent, Stored()) if self.settings.cheap else read_records(sent, index)
         if action["kind"] == "swallow":
             changes = {}
         if action["kind"] == "partial":
@@ -285,7 +270,7 @@ class FakePinecone:
         taken = len(changes) if action["kind"] == "partial" else len(sent)
         return {"upsertedCount": taken}, self._write(index, namespace, changes)
 
-    def _fetch(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _fetch(self, request: web.Request, body: bytes, action: Action) -> Answer:
         ids = request.query.getall("ids")
         if len(ids) > 1000:
             raise Refused(f"The number of ids must be at most 1000, got {len(ids)}")
@@ -293,7 +278,7 @@ class FakePinecone:
         found = {id_: shown(id_, space.live[id_]) for id_ in ids if id_ in space.live}
         return {"vectors": found, "namespace": request.query.get("namespace", ""), "usage": {"readUnits": 1}}, {}
 
-    def _list(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _list(self, request: web.Request, body: bytes, action: Action) -> Answer:
         asked = request.query
         limit = int(asked.get("limit", 100))
         if not 1 <= limit <= 100:
@@ -306,9 +291,9 @@ class FakePinecone:
             said["pagination"] = {"next": base64.b64encode(following.encode()).decode()}
         return said | {"usage": {"readUnits": 1}}, {}
 
-    def _delete(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _delete(self, request: web.Request, body: bytes, action: Action) -> Answer:
         read = orjson.loads(body)
-        index = self._index(request)
+        index = self._named(request)
         ids = read.get("ids") or []
         if read.get("deleteAll"):
             ids = list(self._reader(request, read.get("namespace", ""))[1].live)
@@ -318,7 +303,7 @@ class FakePinecone:
             check_id(each)
         return {}, self._write(index, read.get("namespace", ""), dict.fromkeys(ids))
 
-    def _query(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _query(self, request: web.Request, body: bytes, action: Action) -> Answer:
         read = orjson.loads(body)
         index, space = self._reader(request, read.get("namespace", ""))
         vector = read.get("vector")
@@ -337,8 +322,8 @@ class FakePinecone:
         said = {"results": [], "matches": matches, "namespace": read.get("namespace", ""), "usage": {"readUnits": 1}}
         return said, self._lsn(1, space.indexed)
 
-    def _stats(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
-        index = self._index(request)
+    def _stats(self, request: web.Request, body: bytes, action: Action) -> Answer:
+        index = self._named(request)
         counts = {}
         for name, space in index.namespaces.items():
             space.settle(self.clock())
@@ -348,29 +333,29 @@ class FakePinecone:
         said = {"namespaces": counts, "dimension": index.dimension, "indexFullness": 0, "totalVectorCount": total}
         return said | {"metric": index.metric, "vectorType": "dense"}, {}
 
-    def _create_namespace(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _create_namespace(self, request: web.Request, body: bytes, action: Action) -> Answer:
         name = orjson.loads(body)["name"]
-        index = self._index(request)
+        index = self._named(request)
         if plain(name) in index.namespaces:
             raise Refused(f"Namespace {name} already exists", 409, 6)
         index.namespaces[name] = Namespace()
         return {"name": name, "record_count": "0"}, {}
 
-    def _describe_namespace(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _describe_namespace(self, request: web.Request, body: bytes, action: Action) -> Answer:
         name = unquote(request.match_info["namespace"])
-        found = self._index(request).namespaces.get(plain(name))
+        found = self._named(request).namespaces.get(plain(name))
         if found is None:
             raise Refused(f"Namespace {name} not found", 404, 5)
         found.settle(self.clock())
         return {"name": name, "record_count": str(len(found.live))}, {}
 
-    def _list_namespaces(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
-        found = self._index(request).namespaces
+    def _list_namespaces(self, request: web.Request, body: bytes, action: Action) -> Answer:
+        found = self._named(request).namespaces
         told = [{"name": name or "__default__", "record_count": str(len(each.live))} for name, each in found.items()]
         return {"namespaces": told, "total_count": len(told)}, {}
 
-    def _describe_index(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
-        return self._told_index(self._index(request)), {}
+    def _describe_index(self, request: web.Request, body: bytes, action: Action) -> Answer:
+        return self._told_index(self._named(request)), {}
 
     def _told_index(self, index: Index) -> dict[str, Any]:
         dense = {"type": "dense_vector", "dimension": index.dimension, "metric": index.metric}
@@ -383,7 +368,7 @@ class FakePinecone:
             "deletion_protection": "disabled",
         }
 
-    def _create_index(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _create_index(self, request: web.Request, body: bytes, action: Action) -> Answer:
         read = orjson.loads(body)
         if read["name"] in self.indexes:
             raise Refused(f"Resource {read['name']} already exists", 409, 6)
@@ -391,10 +376,10 @@ class FakePinecone:
         self.indexes[read["name"]] = Index(read["name"], dense["dimension"], dense.get("metric", "cosine"))
         return self._told_index(self.indexes[read["name"]]), {}
 
-    def _list_indexes(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _list_indexes(self, request: web.Request, body: bytes, action: Action) -> Answer:
         return {"indexes": [self._told_index(each) for each in self.indexes.values()]}, {}
 
-    def _unknown(self, request: web.Request, body: bytes, action: dict[str, Any]) -> Answer:
+    def _unknown(self, request: web.Request, body: bytes, action: Action) -> Answer:
         raise Refused(f"Not found: {request.method} {request.path}", 404, 5)
 
     def stats(self) -> dict[str, Any]:
@@ -408,6 +393,7 @@ class FakePinecone:
             "largest_body": max(self.sizes, default=0),
             "most_records": max(self.counts, default=0),
             "records_written": self.records_written,
+            "grpc_upserts": self.grpc_upserts,
             "spaces": spaces,
             "cpu_s": time.process_time(),
         }
@@ -429,26 +415,7 @@ class FakePinecone:
         return web.json_response({})
 
 
-def cut(request: web.Request) -> web.Response:
-    """Reset the connection the hard way: RST, not FIN."""
-    if request.transport is not None:
-        raw = request.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.transport.abort()
-    return web.Response(status=499)
-
-
-BEFORE: dict[str, Callable[[FakePinecone, web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]] = {
-    "status": FakePinecone._status,
-    "throttle": FakePinecone._throttle,
-    "month": FakePinecone._month,
-    "redirect": FakePinecone._redirect,
-    "reset_before": lambda _, request, action: asyncio.sleep(0, cut(request)),
-    "ignore": FakePinecone._ignore,
-}
-"""Kinds that end a request before any work is done; "reset", "hang", "half_body", "malformed" come after it."""
-
-OPERATIONS: dict[str, Callable[[FakePinecone, web.Request, bytes, dict[str, Any]], Answer]] = {
+OPERATIONS: dict[str, Callable[[FakePinecone, web.Request, bytes, Action], Answer]] = {
     name: getattr(FakePinecone, f"_{name}")
     for name in (
         "upsert", "fetch", "list", "delete", "query", "stats", "create_namespace", "describe_namespace",

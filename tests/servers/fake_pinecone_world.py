@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,10 +139,10 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def read_records(body: Mapping[str, Any], index: Index) -> dict[str, Stored | None]:
+def read_records(vectors: Sequence[Mapping[str, Any]], index: Index) -> dict[str, Stored | None]:
     """The records of an upsert, refused in the words of the real service."""
     found: dict[str, Stored | None] = {}
-    for number, each in enumerate(body["vectors"]):
+    for number, each in enumerate(vectors):
         check_id(each.get("id"))
         found[each["id"]] = Stored(_read_values(each.get("values"), number, index), each.get("metadata") or {})
         _check_metadata(found[each["id"]].metadata)  # type: ignore[union-attr]
@@ -163,6 +163,8 @@ def _read_values(values: Any, number: int, index: Index) -> np.ndarray[Any, np.d
     if None in values:
         raise Refused(f"vectors[{number}].values[{values.index(None)}]: invalid value null for type TYPE_FLOAT")
     read = np.array(values, dtype="<f4")
+    if not np.isfinite(read).all():
+        raise Refused(f"vectors[{number}].values: every value must be a finite number")
     if not read.any():
         raise Refused("Dense vectors must contain at least one non-zero value. Vector ID at fault is not told")
     return read
@@ -191,6 +193,15 @@ class CheapUpsert(msgspec.Struct):
 
 
 CHEAP = msgspec.json.Decoder(CheapUpsert)
+
+
+def read_json(body: bytes, cheap: bool) -> tuple[list[Any], str]:
+    """The vectors and the namespace of an upsert; of a benchmark's vectors their ids only."""
+    if cheap:
+        quick = CHEAP.decode(body)
+        return [each.id for each in quick.vectors], quick.namespace
+    read = orjson.loads(body)
+    return read["vectors"], read.get("namespace", "")
 
 
 def plain(namespace: str) -> str:
