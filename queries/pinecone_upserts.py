@@ -2,7 +2,8 @@
 
 The first request decides, once for a process: a run opens with a single record. Whatever keeps gRPC from working then
 (no such server, a proxy, no package), the same records go over REST at once, and what REST says counts: a put is an
-overwrite by id, so that doing it twice does no harm. Once gRPC has worked, its failures are failures like any other.
+overwrite by id, so that doing it twice does no harm. The same where gRPC does not tell the place of a write in the log:
+without that each vector would have to be fetched to be seen. Once gRPC has worked, its failures are failures like any.
 """
 
 from __future__ import annotations
@@ -111,8 +112,7 @@ class Upserts:
         try:
             road = GrpcRoad(self._client, self._namespace, await self._client.open_channel())
             async with asyncio.timeout(TRY_S):
-                await self._send(road, first)
-            works = True
+                works = await self._send(road, first) is not None
         except Throttle:
             raise  # it is spoken, and asks to wait: nobody comes by another road instead
         except (CatchupError, TimeoutError):
@@ -143,12 +143,14 @@ class Upserts:
         if failures:
             raise worst(failures).with_traceback(None)  # the traceback would keep the bodies alive
 
-    async def _send(self, road: UpsertRoad, packed: Packed) -> None:
+    async def _send(self, road: UpsertRoad, packed: Packed) -> int | None:
+        """Returns its place in the log."""
         told = await road.upsert(packed.body)
         if told.count != len(packed.ids):
             what = f"Pinecone acknowledged fewer records than were sent ({told.count} of {len(packed.ids)})."
             raise Transient(what, service=SERVICE, code="short_count")
         self._on_taken(packed, told.lsn)
+        return told.lsn
 
 
 def _read_lsn(headers: dict[str, str]) -> int | None:

@@ -124,6 +124,19 @@ async def test_whatever_keeps_grpc_from_working_at_first_costs_one_request(
     await space.close()
 
 
+async def test_grpc_that_does_not_tell_the_place_in_the_log_is_left(fake_pinecone: FakePinecone) -> None:
+    """Each vector would have to be fetched back to be seen; the record it took is stored again over REST."""
+    fake_pinecone.configure(lsn="off")
+    space = open_space(fake_pinecone)
+    await space.put(records(1))
+    fake_pinecone.configure(lsn="on")
+    await space.put(records(2_500))
+    assert upserts_by_road(fake_pinecone) == (1, 4)
+    assert len(await space.seen([each.id for each in records(2_500)])) == 2_500
+    assert (fake_pinecone.requests["query"], fake_pinecone.requests["fetch"]) == (1, 1)
+    await space.close()
+
+
 async def test_a_wait_that_grpc_asks_for_is_kept_on_both_roads(fake_pinecone: FakePinecone) -> None:
     """A 429 shows that gRPC is spoken: nobody comes by REST instead, and the next request is gRPC again."""
     fake_pinecone.script(rule("throttle", on=FIRST, retry_after=7))
