@@ -57,6 +57,28 @@ async def test_edited_text_is_embedded_again_and_unchanged_text_never(everywhere
     await everywhere.check()
 
 
+async def test_another_host_is_told_of_rows_that_may_be_paid_and_of_the_price_of_rows(vectors: VectorBench) -> None:
+    """A request holds ten rows: what its answer costs is not the price of each, and all of them may be out."""
+    await vectors.fill(300)
+    await vectors.database.run("create table told (rows integer, usd numeric)")
+    await vectors.database.run(
+        "create function tell() returns trigger language plpgsql as "
+        "'begin insert into public.told values (new.unconfirmed, new.unconfirmed_usd); return new; end'"
+    )
+    await vectors.database.run(
+        "create trigger t after update on catchup.checkpoints for each row execute function tell()"
+    )
+    verdict = await vectors.run(job=IN_TENS, concurrency=3)
+    assert verdict.books.wrote == 300, verdict.headline
+    told = await vectors.database.run("select rows, usd from told where rows > 0")
+    assert told
+    assert all(rows >= 3 * 10 for rows, _ in told)
+    assert all(0.3 < float(usd) / rows / (verdict.money.actual_usd / 300) < 3 for rows, usd in told), (
+        told,
+        verdict.money.actual_usd,
+    )
+
+
 async def test_flags_that_lie_are_set_right_without_paying(vectors: VectorBench) -> None:
     """One operator had 120,000 vectors that the flags denied: nothing is asked, the flags are set again."""
     await vectors.fill(300)

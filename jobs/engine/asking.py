@@ -187,6 +187,7 @@ class Asking:
         """One attempt, booked before it leaves; one without an answer is booked again for what it may cost."""
         attempt = self.journal.attempted([row.key for row in ask.rows], reservation.worst_usd)
         self.settling.tally.calls += 1
+        self.settling.tally.rows += len(ask.rows)
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self.sending.add(task)
         try:

@@ -272,9 +272,11 @@ class Session:
 
     def _unconfirmed(self) -> tuple[int, float]:
         """The most that may be paid and unseen until the next write: what another host must be told of."""
-        rows = self.backlog + (0 if self.is_ending else self.in_flight.slots.size + BACKLOG_MOST // 4)
-        calls = max(1, self.settling.tally.calls)
-        return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / calls
+        packing = self.work.job.packing
+        coming = self.in_flight.slots.size * (packing.texts_most if packing else 1) + BACKLOG_MOST // 4
+        rows = self.backlog + (0 if self.is_ending else coming)
+        asked = max(1, self.settling.tally.rows)
+        return rows, rows * (self.asking.budget.spent_usd + self.asking.budget.possibly_usd) / asked
 
     def snapshot(self, plan: Plan | None) -> Snapshot:
         return snapshot_of(self, plan)

@@ -25,6 +25,8 @@ class Tally:
     """What went over the wire in this session."""
 
     calls: int = 0
+    rows: int = 0
+    """That these calls asked for: each as often as it was asked for."""
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_counted: int = 0
