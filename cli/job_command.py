@@ -91,7 +91,7 @@ async def _do(
     async with open_place(settings, flags, view) as place:
         work = await make_work(name, flags, command, settings, view, place.road, place.choice.kind)
         work = replace(work, dsn=place.dsn)
-        keep_memory()
+        keep_memory(over_http=place.dsn is None)
         try:
             return await task(work, flags, view, signals)
         finally:

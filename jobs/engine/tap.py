@@ -14,7 +14,7 @@ from queries.table import Row
 if TYPE_CHECKING:
     from jobs.engine.session import Session
 
-_LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN_S = 0.005  # which costs 10 us; at 0.02 the loop stood still for a twentieth of a run of vectors
 
 
 async def candidates(session: Session) -> AsyncGenerator[Row, None]:
