@@ -27,6 +27,7 @@ class PgvectorSpace:
     """`model` and `target` are noted with a space that is made, so that the database itself says whose it is."""
 
     name = "pgvector"
+    note = ""
 
     def __init__(self, road: Road, namespace: str, *, model: str = "", target: str = "") -> None:
         if not NAME.fullmatch(namespace):

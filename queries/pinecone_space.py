@@ -81,6 +81,10 @@ class PineconeSpace:
         self._visible = -1
         self._probe = b""
 
+    @property
+    def note(self) -> str:
+        return self._upserts.note
+
     async def facts(self) -> SpaceFacts:
         try:
             index = await self._client.index()

@@ -77,6 +77,7 @@ class Upserts:
         self._client, self._namespace, self._on_taken, self._may_grpc = client, namespace, on_taken, over_grpc
         self._road: UpsertRoad | None = None
         self._choosing = asyncio.Lock()
+        self.note = ""
 
     async def put(self, records: Sequence[VectorRecord]) -> None:
         async with self._choosing:
@@ -107,20 +108,27 @@ class Upserts:
         return left
 
     async def _try_grpc(self, first: Packed) -> GrpcRoad | None:
+        """None where it cannot be taken; `note` says why."""
         road: GrpcRoad | None = None
         works = False
         try:
             road = GrpcRoad(self._client, self._namespace, await self._client.open_channel())
             async with asyncio.timeout(TRY_S):
                 works = await self._send(road, first) is not None
+            why = "It does not tell the place of a write in the log."
         except Throttle:
             raise  # it is spoken, and asks to wait: nobody comes by another road instead
-        except (CatchupError, TimeoutError):
-            pass
+        except CatchupError as error:
+            why = error.what
+        except TimeoutError:
+            why = f"No answer in {TRY_S:.0f} s."
         finally:
             if road is not None and not works:
                 await road.channel.close()
-        return road if works else None
+        if works:
+            return road
+        self.note = f"gRPC does not work with this index, so REST is used: {why} PINECONE_GRPC=off saves the attempt."
+        return None
 
     async def _send_all(self, road: UpsertRoad, records: Sequence[VectorRecord]) -> None:
         bodies = pack(records, road.form)

@@ -50,6 +50,11 @@ class VectorSpace(Protocol):
     name: str  # "pinecone" or "pgvector"
     where: str  # index and namespace for messages; never a key
 
+    @property
+    def note(self) -> str:
+        """What an operator should know about what it did so far; as a rule nothing."""
+        ...
+
     async def facts(self) -> SpaceFacts: ...
 
     async def create(self, dimension: int, *, index: bool) -> None:

@@ -260,6 +260,15 @@ async def test_f41_a_place_that_is_ours_stays_so_when_its_lowest_rows_are_delete
     assert "another scheme" in (await vectors.run()).headline
 
 
+async def test_a_run_whose_vectors_did_not_go_over_grpc_says_why(vectors: VectorBench) -> None:
+    """A proxy in between costs every run its attempt: nobody would look for it."""
+    await vectors.fill(20)
+    vectors.pinecone.configure(grpc="off")
+    verdict = await vectors.run()
+    assert (verdict.exit, verdict.books.wrote) == (Exit.DONE, 20), verdict.headline
+    assert [note for note in verdict.notes if "PINECONE_GRPC=off" in note]
+
+
 @by_each_road
 @pytest.mark.parametrize("lsn", ["on", "old", "off"])
 async def test_f42_readers_a_minute_behind_are_waited_for(vectors: VectorBench, lsn: str) -> None:

@@ -57,6 +57,7 @@ async def test_an_index_that_speaks_grpc_is_asked_over_grpc(fake_pinecone: FakeP
     assert (path, headers["api-key"]) == (UPSERT, KEY)
     assert headers["x-pinecone-api-version"] == by_rest["x-pinecone-api-version"]
     assert sorted(fake_pinecone.vectors("ns")) == [each.id for each in records(2_500)]
+    assert not space.note
     await space.close()
 
 
@@ -84,6 +85,7 @@ async def test_where_grpc_does_not_work_it_is_rest_from_then_on(
     fake_pinecone.configure(grpc="on")
     await space.put(records(10, start=2_500))
     assert upserts_by_road(fake_pinecone) == (0, 4)
+    assert ("PINECONE_GRPC=off" in space.note) == (why not in ("a path", "switched off"))
     assert fake_pinecone.records_written == 2_510
     assert sorted(fake_pinecone.vectors("ns")) == [each.id for each in records(2_510)]
     await space.close()
@@ -132,6 +134,7 @@ async def test_grpc_that_does_not_tell_the_place_in_the_log_is_left(fake_pinecon
     fake_pinecone.configure(lsn="on")
     await space.put(records(2_500))
     assert upserts_by_road(fake_pinecone) == (1, 4)
+    assert "does not tell the place" in space.note
     assert len(await space.seen([each.id for each in records(2_500)])) == 2_500
     assert (fake_pinecone.requests["query"], fake_pinecone.requests["fetch"]) == (1, 1)
     await space.close()

@@ -128,12 +128,16 @@ def verdict_of(ending: Ending) -> Verdict:
         dry_run=work.options.dry_run,
         pending_beyond=session.pending_beyond if session else False,
         cells_enforced_by=_enforced_by(ending.hello),
-        notes=(*ending.notes, *([work.service.note] if work.service.note else []), *told.notes, *_in_journal(session)),
+        notes=(*ending.notes, *_notes_of(work), *told.notes, *_in_journal(session)),
         in_journal=session.in_journal if session else 0,
         named=tuple(session.named) if session else (),
         own=told.lines,
         facts=told.facts,
     )
+
+
+def _notes_of(work: Work) -> list[str]:
+    return [each.note for each in (work.service, work.space) if each is not None and each.note]
 
 
 def _in_journal(session: Session | None) -> tuple[str, ...]:
