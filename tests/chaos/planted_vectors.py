@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import vectorize
-from jobs.engine import journal, settling
+from jobs.engine import journal_lines, settling
 from jobs.engine.delivery import Delivery
 from jobs.engine.job import Ask, Bad, Good, Means
 from jobs.engine.past import Paid
@@ -43,8 +43,8 @@ def believe_the_put() -> None:
 
 def journal_without_vectors() -> None:
     """The journal remembers the row and forgets what was bought for it."""
-    paid_json = journal.paid_json
-    journal.paid_json = lambda paid, *how: paid_json(replace(paid, vectors=(), drop=()), *how)  # type: ignore[attr-defined]
+    paid_json = journal_lines.paid_json
+    journal_lines.paid_json = lambda paid, *how: paid_json(replace(paid, vectors=(), drop=()), *how)
 
 
 def shift_pairing() -> None:
@@ -74,12 +74,8 @@ def drop_before_put() -> None:
 
 def keep_stale_chunks() -> None:
     """Nobody remembers how many chunks there were."""
-    paid = settling.Settling._paid
-
-    def without_drop(self: settling.Settling, good: Good, answer: Any) -> Paid:
-        return replace(paid(self, good, answer), drop=())
-
-    settling.Settling._paid = without_drop  # type: ignore[method-assign]
+    paid = settling._paid
+    settling._paid = lambda good, cells: replace(paid(good, cells), drop=())
 
 
 def make_small(texts_most: int, group_most: int) -> None:
