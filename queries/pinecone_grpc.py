@@ -28,8 +28,11 @@ CONNECT_MS = 5_000
 # Read once, when the package is loaded. Its C core writes to stderr, under the screen, and wants to be told of forks.
 _QUIET = {"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 _OPTIONS = (
-    # One attempt is one request, and nobody but the index is asked how to call it; its key passes no proxy, as by REST.
-    ("grpc.enable_retries", 0),
+    # Nobody but the index is asked how to call it, and its key passes no proxy, as by REST. One attempt is one request:
+    # without a policy all that is sent again is what a server has not looked at as it takes its leave (GOAWAY), which
+    # wants the whole request kept until then.
+    ("grpc.enable_retries", 1),
+    ("grpc.per_rpc_retry_buffer_size", 2_100_000),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),

@@ -26,7 +26,7 @@ ONE = [VectorRecord("a", struct.pack("<8f", *range(1, 9)), {})]
 
 
 def open_space(host: str | None, **changes: Any) -> PineconeSpace:
-    given = {"index_host": host, "index": "videos", "namespace": "ns", "controller_host": host, "timeout_s": 0.4}
+    given = {"index_host": host, "index": "videos", "namespace": "ns", "controller_host": host, "timeout_s": 2.0}
     return PineconeSpace(**{"api_key": KEY, **given, **changes})
 
 

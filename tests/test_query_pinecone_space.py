@@ -31,7 +31,7 @@ KEY = "pcsk_s3ntinel_0123456789abcdef"
 
 def open_space(fake: FakePinecone, namespace: str = "ns", **changes: Any) -> PineconeSpace:
     given = {"index_host": fake.url, "index": "videos", "namespace": namespace, "controller_host": fake.url}
-    return PineconeSpace(KEY, **{**given, "timeout_s": 0.4, **changes})
+    return PineconeSpace(KEY, **{**given, "timeout_s": 2.0, **changes})
 
 
 @pytest.fixture(params=["grpc", "rest"])
